@@ -1,0 +1,50 @@
+# Two commands: `make quickstart` (train, evaluate, index and search on real pictures) and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PIP     = $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: quickstart test test-all check format fixtures docs claims bench clean
+
+quickstart: $(VENV)/.quickstart
+	$(BIN)/counterpoint quickstart
+
+test: $(VENV)/.dev
+	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+# Trains the two tiny CLIPs that tests and claims stand on; their weights are committed, so nobody has to.
+fixtures: $(VENV)/.dev
+	$(BIN)/python -m counterpoint.encoders.fixtures
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
+
+# A torch that is already in the environment is kept when it is new enough.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: counterpoint needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.quickstart: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet -e '.[quickstart,log]'
+	@$(BIN)/python tools/check_install.py
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet -e '.[dev]'
+	@$(BIN)/python tools/check_install.py
+	@touch $@

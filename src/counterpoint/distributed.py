@@ -1,0 +1,257 @@
+"""Everything that crosses processes; the only module that talks to `torch.distributed`.
+
+With one process every function here is the identity, so callers never ask how many there are.
+
+Convention for gradients. Every process computes the same loss from the same gathered rows, so each already holds
+the whole gradient of those rows. `gather` hands a process the part of its own rows, times the number of processes;
+averaging the parameter gradients afterwards (`average_gradients`) then gives exactly the one-process gradient,
+for unequal numbers of rows as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = [
+    "GlobalBatchNorm",
+    "across_processes",
+    "average_gradients",
+    "barrier",
+    "broadcast_module",
+    "convert_batch_norm",
+    "gather",
+    "gather_objects",
+    "process_count",
+    "process_index",
+    "reduce_sum",
+    "start",
+]
+
+Loss = TypeVar("Loss", bound=Callable[..., Tensor])
+
+
+def start(backend: str | None = None) -> None:
+    """Join the process group that `torchrun` (or `fabric run`) describes in the environment; else do nothing."""
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return
+    dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
+
+
+def process_count() -> int:
+    """Number of processes that train together (1 without a process group)."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if process_count() > 1:
+        dist.barrier()
+
+
+def reduce_sum(value: Tensor) -> Tensor:
+    """Sum of `value` over all processes, same shape; not differentiable."""
+    if process_count() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """One JSON-like value of each process, in process order."""
+    if process_count() == 1:
+        return [value]
+    values: list[Any] = [None] * process_count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast_module(module: nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if process_count() == 1:
+        return
+    for tensor in [*module.parameters(), *module.buffers()]:
+        dist.broadcast(tensor.detach(), src=0)
+
+
+def _row_counts(rows: int, device: torch.device) -> list[int]:
+    """Rows held by each process, in process order."""
+    counts = torch.zeros(process_count(), dtype=torch.int64, device=device)
+    counts[process_index()] = rows
+    dist.all_reduce(counts)
+    return [int(count) for count in counts]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.first = sum(counts[: process_index()])
+        ctx.rows = len(rows)
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows.detach()
+        pieces = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(pieces, padded)
+        return torch.cat([piece[:count] for piece, count in zip(pieces, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient[ctx.first : ctx.first + ctx.rows] * process_count(), None
+
+
+def _gather_tensor(rows: Tensor) -> Tensor:
+    counts = _row_counts(len(rows), rows.device)
+    if rows.dtype == torch.bool:
+        return _Gather.apply(rows.to(torch.uint8), counts).bool()
+    return _Gather.apply(rows, counts)
+
+
+def gather(rows: Any) -> Any:
+    """Rows of all processes, in process order: a tensor (n, ...) -> (sum of n, ...), or a mapping of such.
+
+    Trailing dimensions must agree between processes; the numbers of rows may differ. Differentiable (see the
+    module's docstring for the scale of the gradient).
+    """
+    if process_count() == 1:
+        return rows
+    if isinstance(rows, Mapping):
+        return {name: _gather_tensor(rows[name]) for name in sorted(rows)}
+    return _gather_tensor(rows)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes, once, after backward.
+
+    A parameter without a gradient on some process counts as zero there, unless it has none anywhere. Flattened into
+    one message per dtype.
+    """
+    if process_count() == 1:
+        return
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if not parameters:
+        return
+    present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+    present = reduce_sum(present)
+    wanted = [p for p, count in zip(parameters, present.tolist(), strict=True) if count > 0]
+    for dtype in sorted({p.dtype for p in wanted}, key=str):
+        group = [p for p in wanted if p.dtype == dtype]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= process_count()
+        for parameter, piece in zip(group, flat.split([p.numel() for p in group]), strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+
+
+def across_processes(loss: Loss, *, rows: Sequence[str]) -> Loss:
+    """The same loss over the rows of all processes, for users who bring their own training loop.
+
+    Args:
+        loss: any function of tensors, e.g. `counterpoint.losses.nt_xent`.
+        rows: names of the arguments that hold one row an example; they are gathered, everything else passes as it is.
+
+    Returns:
+        A function with the signature of `loss`. Its value is equal on all processes; after averaging gradients over
+        processes (as DistributedDataParallel does) it has the gradient of one process holding all rows.
+
+    Raises:
+        ValueError: `rows` names something that is no argument of `loss`.
+    """
+    signature = inspect.signature(loss)
+    unknown = [name for name in rows if name not in signature.parameters]
+    if unknown:
+        raise ValueError(f"rows names {unknown}, but the loss takes {list(signature.parameters)}")
+
+    @functools.wraps(loss)
+    def global_loss(*args: Any, **kwargs: Any) -> Tensor:
+        bound = signature.bind(*args, **kwargs)
+        for name in rows:
+            if bound.arguments.get(name) is not None:
+                bound.arguments[name] = gather(bound.arguments[name])
+        return loss(*bound.args, **bound.kwargs)
+
+    return global_loss  # type: ignore[return-value]
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduced sum whose backward sums too: what a statistic shared by all processes needs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return reduce_sum(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return reduce_sum(gradients[0].contiguous())
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation over the rows of all processes, differentiable, on any device and backend.
+
+    Same parameters, buffers and values as `torch.nn.BatchNorm1d/2d/3d` on the concatenated batch.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape."""
+        if process_count() == 1 or not (self.training or not self.track_running_stats):
+            return super().forward(input)
+        self._check_input_dim(input)
+        axes = [0, *range(2, input.dim())]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        count = values.new_tensor([values.numel() / max(values.shape[1], 1)])
+        total = _SumOverProcesses.apply(torch.cat([values.sum(axes), count]))  # (C + 1,)
+        size = total[-1].detach()
+        mean = total[:-1] / size  # (C,)
+        centred = values - mean.view(shape)
+        variance = _SumOverProcesses.apply(centred.square().sum(axes)) / size  # (C,)
+        self._update_running(mean.detach(), variance.detach(), size)
+        normed = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            normed = normed * self.weight.view(shape) + self.bias.view(shape)
+        return normed.to(input.dtype)
+
+    def _update_running(self, mean: Tensor, variance: Tensor, size: Tensor) -> None:
+        if not (self.training and self.track_running_stats):
+            return
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        unbiased = variance * size / (size - 1).clamp(min=1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+
+def convert_batch_norm(module: nn.Module) -> nn.Module:
+    """Put a `GlobalBatchNorm` in the place of every BatchNorm below `module`; parameters and buffers are kept."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, GlobalBatchNorm):
+            new = GlobalBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            new.weight, new.bias = child.weight, child.bias
+            new.running_mean, new.running_var = child.running_mean, child.running_var
+            new.num_batches_tracked = child.num_batches_tracked
+            new.train(child.training)
+            setattr(module, name, new)
+        else:
+            convert_batch_norm(child)
+    return module

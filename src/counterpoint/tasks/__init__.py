@@ -1,0 +1,1 @@
+"""Downstream systems over any encoder; found by the registry, never listed."""
