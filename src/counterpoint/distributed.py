@@ -241,8 +241,13 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def convert_batch_norm(module: nn.Module) -> nn.Module:
-    """Put a `GlobalBatchNorm` in the place of every BatchNorm below `module`; parameters and buffers are kept."""
+    """Put a `GlobalBatchNorm` in the place of every BatchNorm below `module`; parameters and buffers are kept.
+
+    A layer whose attribute `sees_all_rows` is true stays as it is: it runs inside a loss, on rows already gathered.
+    """
     for name, child in list(module.named_children()):
+        if getattr(child, "sees_all_rows", False):
+            continue
         if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, GlobalBatchNorm):
             new = GlobalBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats

@@ -1,0 +1,86 @@
+"""Towers built from an image encoder and a text encoder, each with a trained projection into the joint space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from counterpoint.encoders.image import ImageEncoder
+from counterpoint.encoders.names import ModelName
+from counterpoint.encoders.text import TextEncoder
+from counterpoint.encoders.towers import Tokens, Towers, joined_blocks, new_scale
+
+__all__ = ["PAIR_OPTIONS", "PairTowers"]
+
+PAIR_OPTIONS = ("dim", "size", "length", "image", "text", "cache")
+
+
+class PairTowers(Towers):
+    """`dual:IMAGE+TEXT?dim=256`: two encoders with linear projections (the image's without bias).
+
+    Options of the name: `dim` of the joint space (256), `size` of the picture in pixels, `length` of the longest text in
+    tokens (32), `image` and `text`: what of each encoder is trained ("all", "none", "last:N"). A text encoder with
+    pretrained weights is frozen unless `text=` says otherwise.
+    """
+
+    def __init__(self, name: ModelName) -> None:
+        super().__init__()
+        image_name, plus, text_name = name.rest.partition("+")
+        if not plus or not image_name or not text_name:
+            raise ValueError(f"{name.full!r}: write dual:IMAGE+TEXT, for example dual:resnet18+minilm?dim=256")
+        if "size" in name.options:
+            image_name += f"?size={name.whole('size', 224)}"
+        fresh = text_name.startswith("bert:")
+        self.image = ImageEncoder(image_name, trainable=name.options.get("image", "all"))
+        self.text = TextEncoder(
+            text_name,
+            max_length=name.whole("length", 32),
+            trainable=name.options.get("text", "all" if fresh else "none"),
+        )
+        self.dim = name.whole("dim", 256)
+        self.image_projection = nn.Linear(self.image.dim, self.dim, bias=False)
+        self.text_projection = nn.Linear(self.text.dim, self.dim)
+        self.logit_scale = new_scale()
+        self.size, self.mean, self.std = self.image.size, self.image.mean, self.image.std
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return self.image_projection(self.image(images))
+
+    def encode_text(self, tokens: Tokens) -> Tensor:
+        return self.text_projection(self.text(tokens))
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        features = self.image.tokens(images)
+        if features.shape[-1] != self.image.dim:
+            raise ValueError(f"{self.image.name!r} changes its width after pooling: it has no joint vectors per place")
+        return self.image_projection(features)
+
+    def text_tokens(self, tokens: Tokens) -> Tensor:
+        return self.text_projection(self.text.hidden_states(tokens)[-1])
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        return self.text.tokenize(texts)
+
+    def scale(self) -> nn.Parameter:
+        return self.logit_scale
+
+    def head_parameters(self) -> list[str]:
+        return ["image_projection.weight", "text_projection.weight", "text_projection.bias", "logit_scale"]
+
+    def blocks(self) -> list[list[str]]:
+        image = [[f"image.{name}" for name in block] for block in self.image.blocks()]
+        return joined_blocks(image, [[f"text.{name}" for name in block] for block in self.text.blocks()])
+
+    def save_assets(self, folder: Path) -> dict[str, Any]:
+        """Nothing of its own: both encoders store theirs."""
+        return {"source": "dual"}
+
+    def frozen_parameters(self) -> frozenset[str]:
+        """Names of the parameters that the two encoders keep frozen."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return frozenset(name for name, _ in self.named_parameters()) - trained
+
+

@@ -1,0 +1,138 @@
+"""One call from a folder to a file of answers; a bad row never stops the rest."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from counterpoint.data import open_rows
+from counterpoint.evaluation.embedding import Skipped
+from counterpoint.evaluation.model import Model, open_model
+from counterpoint.predict.options import Options, read_class_names
+
+__all__ = ["Prediction", "list_tasks", "predict"]
+
+_TASKS = "counterpoint.predict.tasks"
+_REMEDY = (
+    "an image-text model classifies when it is told the classes (classes='red,green'); for others train a "
+    "classifier on top (`counterpoint fit`)"
+)
+
+
+class Prediction(NamedTuple):
+    """What `predict` wrote.
+
+    Attributes:
+        path: JSON lines, one a row, in the order of the rows.
+        task: what was done.
+        rows: rows in the data.
+        predicted: rows with an answer.
+        skipped: (id, reason) of the others; also in skipped.jsonl beside the answers.
+    """
+
+    path: Path
+    task: str
+    rows: int
+    predicted: int
+    skipped: list[Skipped]
+
+
+@cache
+def list_tasks() -> dict[str, ModuleType]:
+    """Every task that has a file, by name."""
+    package = importlib.import_module(_TASKS)
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    return {name: importlib.import_module(f"{_TASKS}.{name}") for name in names}
+
+
+def predict(
+    model: Any,
+    data: Any,
+    *,
+    out: str | Path,
+    task: str | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    top: int = 5,
+    batch: int = 64,
+    columns: Mapping[str, str] | None = None,
+    workers: int = 0,
+) -> Prediction:
+    """Answer every row and write one JSON line each. Rows that cannot be used are counted and listed.
+
+    `classify` writes id, label, probability and the `top` classes. Image-text models classify among `classes`
+    without having been trained on them.
+
+    Args:
+        model: run directory, system or fitted classifier.
+        data: what `open_rows` takes.
+        out: folder for predictions.jsonl and skipped.jsonl, or the path of the .jsonl file itself.
+        task: what to do; None takes the only thing that the model can do.
+        classes: names of the classes: a sequence, "red,green", or a text file with one a line.
+        top: how many classes are listed for a row.
+        batch: rows at once; memory does not grow with the number of rows.
+        columns: {conventional name: name in the data}.
+        workers: processes that decode.
+
+    Raises:
+        ValueError: the model cannot do the task, or no row could be used.
+    """
+    if top < 1 or batch < 1:
+        raise ValueError(f"top and batch must be at least 1, got top={top}, batch={batch}")
+    path = Path(out).expanduser()
+    path = path if path.suffix == ".jsonl" else path / "predictions.jsonl"
+    options = Options(path.parent, read_class_names(classes), top, batch, workers)
+    opened = open_model(model)
+    name = _choose(opened, task, options)
+    rows = open_rows(data, columns=columns)
+    skipped: list[Skipped] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    predicted = _write_lines(path, list_tasks()[name].answers(opened, rows, options, skipped))
+    if skipped:
+        _write_lines(path.with_name("skipped.jsonl"), (row._asdict() for row in skipped))
+    else:
+        path.with_name("skipped.jsonl").unlink(missing_ok=True)
+    if not predicted:
+        reason = f": {skipped[0].id}: {skipped[0].reason}" if skipped else ""
+        raise ValueError(f"none of the {len(rows)} rows of {rows.name} could be used{reason}")
+    return Prediction(path, name, len(rows), predicted, skipped)
+
+
+def _choose(opened: Model, task: str | None, options: Options) -> str:
+    tasks = list_tasks()
+    offered = [name for name, module in tasks.items() if module.offered(opened.system, options)]
+    name = type(opened.system).__name__
+    if task is None:
+        if len(offered) == 1:
+            return offered[0]
+        can = f"it can {', '.join(offered)}: choose with task=" if offered else _REMEDY
+        raise ValueError(f"{name} has {len(offered)} things to predict; {can}")
+    if task in offered:
+        return task
+    if task not in tasks:
+        raise ValueError(f"no task is called {task!r}; there are {', '.join(tasks)}")
+    can = f"it can {', '.join(offered)}" if offered else _REMEDY
+    raise ValueError(f"{name} cannot {task}; {can}")
+
+
+def _write_lines(path: Path, lines: Iterator[Mapping[str, Any]]) -> int:
+    """Write JSON lines as they come; the file appears under its name when it is complete."""
+    partial = path.with_name(path.name + ".part")
+    count = 0
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count

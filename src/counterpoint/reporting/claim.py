@@ -1,0 +1,100 @@
+"""The figure of a claim: both arms, the difference, the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from counterpoint.reporting.style import PAPER, SERIES, Theme, finish, new_figure, shortened, styled, wrapped
+
+__all__ = ["claim_figure"]
+
+_VERDICTS = {"holds": "#14a37f", "does not hold": "#d0453b", "inconclusive": "#7a8699"}
+
+
+def claim_figure(
+    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    comparisons: Sequence[Any],
+    *,
+    title: str,
+    theme: Theme = PAPER,
+    path: str | Path | None = None,
+) -> Figure:
+    """Every comparison of a claim: both arms seed by seed on the left, the difference with its interval on the right.
+
+    Args:
+        scores: arm -> metric -> one value a seed.
+        comparisons: have name, treatment, baseline (an arm, or a number), metric, margin, difference, interval,
+            verdict; see `counterpoint.claims.Comparison`.
+        title: the claim.
+        theme: colours.
+        path: where it is saved, .png or .svg.
+    """
+    if not comparisons:
+        raise ValueError("comparisons is empty: a claim needs at least one")
+    with styled(theme):
+        figure = new_figure(8.6, 0.9 + 1.35 * len(comparisons))
+        figure.suptitle(wrapped(title, 105), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        grid = figure.add_gridspec(len(comparisons), 2, width_ratios=(1.25, 1))
+        for row, comparison in enumerate(comparisons):
+            _draw_arms(figure.add_subplot(grid[row, 0]), scores, comparison, theme)
+            _draw_difference(figure.add_subplot(grid[row, 1]), comparison, theme)
+        return finish(figure, path)
+
+
+def _draw_arms(
+    axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], comparison: Any, theme: Theme
+) -> None:
+    """One line an arm: a dot a seed, a bar at the mean."""
+    arms: list[tuple[str, Sequence[float]]] = [
+        (comparison.treatment, scores[comparison.treatment][comparison.metric])
+    ]
+    if isinstance(comparison.baseline, int | float):
+        arms.append((f"{comparison.baseline:g} (fixed)", [float(comparison.baseline)]))
+    elif comparison.metric in scores[comparison.baseline]:
+        arms.append((comparison.baseline, scores[comparison.baseline][comparison.metric]))
+    else:  # the baseline is read off another metric: its mean follows from the difference
+        sign = 1.0 if comparison.direction == "higher" else -1.0
+        arms.append((comparison.baseline, [float(np.mean(arms[0][1])) - sign * comparison.difference]))
+    axes.set_title(shortened(comparison.name, 60))
+    for place, (name, values) in enumerate(arms):
+        height = len(arms) - 1 - place
+        mean = float(np.mean(values))
+        axes.plot(values, [height] * len(values), "o", color=SERIES[place], markersize=6, alpha=0.55)
+        axes.plot([mean, mean], [height - 0.28, height + 0.28], color=SERIES[place], linewidth=2.5)
+        axes.annotate(f"{mean:.3f}", (mean, height + 0.3), ha="center", va="bottom", fontsize=8)
+    axes.set_yticks(range(len(arms)), [name for name, _ in reversed(arms)])
+    axes.tick_params(axis="y", labelcolor=theme.ink, length=0)
+    axes.set_ylim(-0.6, len(arms) - 0.2)
+    axes.margins(x=0.12)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(f"{comparison.metric} ({comparison.direction} is better)")
+
+
+def _draw_difference(axes: Any, comparison: Any, theme: Theme) -> None:
+    """The mean difference and its interval against zero and the margin; the verdict in words."""
+    low, high = comparison.interval
+    colour = _VERDICTS.get(comparison.verdict, theme.muted)
+    axes.axvline(0.0, color=theme.muted, linewidth=1.2)
+    if comparison.margin:
+        axes.axvline(comparison.margin, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.2)
+    if math.isfinite(low) and math.isfinite(high):
+        axes.plot([low, high], [0, 0], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt")
+    axes.plot([comparison.difference], [0], "o", color=colour, markersize=8)
+    axes.set_yticks([])
+    axes.set_ylim(-1, 1)
+    axes.margins(x=0.2)
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_title(comparison.verdict, color=colour)
+    axes.set_xlabel(
+        "difference, 95 % interval" if math.isfinite(low) else "difference, one seed: no interval"
+    )

@@ -1,0 +1,46 @@
+"""Device and precision through Fabric, one device in each process; `distributed.py` joins the processes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
+from lightning_fabric.strategies import SingleDeviceStrategy
+
+from counterpoint.training.settings import TrainingSettings
+
+__all__ = ["make_fabric", "pick_device"]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device a name stands for; "auto" takes this process's GPU when there is one.
+
+    Raises:
+        ValueError: an unknown device, or CUDA where there is none.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        return torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:NUMBER, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={name!r}, but torch finds no CUDA device here: use device=cpu")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", local)
+    return device
+
+
+def make_fabric(settings: TrainingSettings) -> tuple[Fabric, Precision]:
+    """Fabric on one device with the wanted precision, and the precision plugin (its scaler is saved with a run)."""
+    device = pick_device(settings.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    precision = Precision()
+    if settings.precision != "32-true":
+        precision = MixedPrecision(settings.precision, device.type)  # type: ignore[arg-type]
+    strategy = SingleDeviceStrategy(device=device)
+    return Fabric(accelerator=device.type, strategy=strategy, plugins=[precision]), precision

@@ -1,0 +1,274 @@
+"""`fit`: a frozen encoder and a training-free estimator, joined into a classifier in seconds."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from counterpoint import storage
+from counterpoint.construction import complete, construct
+from counterpoint.data import Loader, Rows
+from counterpoint.encoders import assets
+from counterpoint.encoders.clip import ClipEncoder
+from counterpoint.evaluation.zero_shot import TEMPLATES, prompts, zero_shot_classifier
+from counterpoint.fitted import FittedClassifier
+from counterpoint.run import Run, finish_run, write_config
+from counterpoint.system import Estimator, find_system
+from counterpoint.training.devices import pick_device
+from counterpoint.training.randomness import derive, seed_everything
+from counterpoint.training.sources import Data, check_out, open_data
+from counterpoint.views.image import OneView, Resize
+
+__all__ = ["fit"]
+
+_TEXTS_AT_ONCE = 256
+_SUPPORT_SCALE = (0.5, 1.0)
+"""Crops of the support pictures, as a share of the area."""
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A view of the picture with the row's label; -1 where it has none."""
+
+    view: OneView | Resize
+
+    def __call__(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        label = row.get("label")
+        return {**self.view(row, rng), "label": -1 if label is None else int(label)}
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Normalised features (N, D), labels (N,), the number of the picture each row is a copy of (N,), skipped rows."""
+
+    values: Tensor
+    labels: Tensor
+    groups: Tensor
+    skipped: list[tuple[str, str]]
+
+
+def fit(
+    estimator: str | Estimator,
+    data: Data,
+    *,
+    model: str,
+    out: str | Path,
+    arguments: Mapping[str, Any] | None = None,
+    shots: int | None = None,
+    validation: Data = None,
+    augmentations: int = 10,
+    templates: Sequence[str] = TEMPLATES,
+    classes: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    workers: int = 0,
+    device: str = "auto",
+    max_skip_rate: float = 0.10,
+    quiet: bool = False,
+) -> Run:
+    """Fit a training-free classifier on the features of a frozen image-text model.
+
+    Args:
+        estimator: name of a registered estimator, or an instance.
+        data: labelled pictures (a folder with class folders, a table ...); pictures without labels need `classes`.
+        model: what `ClipEncoder` takes: "open_clip:ARCH/TAG", "hf:ORG/NAME", "fixture:vit", "run:PATH" ...
+        out: the run directory; must not hold another run.
+        arguments: of the estimator's constructor.
+        shots: pictures a class, drawn with `seed`; all by default.
+        validation: labelled pictures for choosing settings; without them the estimator splits the data.
+        augmentations: passes over the pictures with random crops (50-100 % of the area) and flips; 0 takes each
+            once, as it is.
+        templates: prompts with {} for the class name.
+        classes: class names, when the data do not name their classes.
+        columns: renames columns, new name -> name in the data.
+        seed: of shots and crops.
+        batch: pictures encoded at once.
+        workers: processes that load pictures.
+        device: "auto", "cpu", "cuda" ...
+        max_skip_rate: share of unusable pictures above which fitting is given up.
+        quiet: print nothing.
+
+    Returns:
+        The run; `counterpoint.load` gives the classifier back.
+
+    Raises:
+        ValueError: an unknown name, no labels and no classes, a missing column, `out` taken.
+        counterpoint.data.DataError: the data cannot be used.
+    """
+    began = time.perf_counter()
+    path = Path(out)
+    check_out(path, resume=False)
+    chosen, described = _estimator(estimator, arguments)
+    rows = _check(open_data(data, columns), model)
+    seed_everything(seed, "weights")
+    encoder = ClipEncoder(model, trainable="none").to(pick_device(device)).eval()
+    labelled = "label" in rows.columns
+    rows = _draw_shots(rows, shots, seed) if labelled and shots else rows
+    names = list(classes) if classes is not None else rows.class_names
+    reader = _Reader(encoder, batch=batch, workers=workers, seed=seed, max_skip_rate=max_skip_rate)
+    support = reader.read(rows, augmentations)
+    held_out = None
+    if validation is not None:
+        held_out = reader.read(_check(open_data(validation, columns), model), 0)
+    text = _text_features(encoder, names, templates) if names else None
+    if not labelled and text is None:
+        raise ValueError(
+            f"{rows.name} has no labels: give `classes`, the names of the classes, to go on without them"
+        )
+    options: dict[str, Any] = {"text_features": text}
+    if held_out is not None:
+        options["validation"] = (held_out.values, held_out.labels)
+    if "groups" in inspect.signature(chosen.fit).parameters:
+        options["groups"] = support.groups
+    chosen.fit(support.values, support.labels if labelled else None, **options)
+    classifier = FittedClassifier(encoder, chosen, names)
+    config = {
+        "kind": "fit",
+        "system": described,
+        "encoder": model,
+        "class_names": names,
+        "templates": list(templates),
+        "fitting": {
+            "shots": shots,
+            "augmentations": augmentations,
+            "seed": seed,
+            "validation": None if validation is None else str(validation),
+        },
+        "data": [str(data) if isinstance(data, str | Path) else rows.name],
+        "rows": {"count": len(rows), "fingerprint": rows.fingerprint, "columns": list(rows.columns)},
+    }
+    result = {
+        "seconds": time.perf_counter() - began,
+        "rows_read": len(rows),
+        "skipped": [list(item) for item in support.skipped],
+    }
+    run = _write(path, classifier, config, result)
+    if not quiet:
+        print(
+            f"{path}: {described['name']} fitted on {len(rows)} rows in {result['seconds']:.1f} s",
+            file=sys.stderr,
+        )
+    return run
+
+
+def _estimator(
+    estimator: str | Estimator, arguments: Mapping[str, Any] | None
+) -> tuple[Estimator, dict[str, Any]]:
+    if isinstance(estimator, Estimator):
+        name = type(estimator).__module__.rsplit(".", 1)[-1]
+        arguments = {key: value for key, value in vars(estimator).items() if not key.endswith("_")}
+        cls: type = type(estimator)
+    else:
+        info = find_system(estimator)
+        if not issubclass(info.cls, Estimator):
+            raise ValueError(f"{info.name} is a system that is trained: use `train` instead of `fit`")
+        name, cls = info.name, info.cls
+        arguments = dict(arguments or {})
+        estimator = construct(info.cls, arguments)
+        assert isinstance(estimator, Estimator)
+    return estimator, {"name": name, "class": cls.__name__, "arguments": complete(cls, arguments)}
+
+
+def _check(rows: Rows, model: str) -> Rows:
+    if "image" not in rows.columns:
+        raise ValueError(
+            f"{model} encodes pictures, so rows need the column 'image'; {rows.name} has {', '.join(rows.columns)}. "
+            "Rename one: columns image=NAME"
+        )
+    return rows
+
+
+def _draw_shots(rows: Rows, shots: int, seed: int) -> Rows:
+    """`shots` rows of every class, drawn with the seed."""
+    labels = np.asarray([-1 if label is None else int(label) for label in rows.column("label")])
+    generator = np.random.default_rng(derive(seed, "shots"))
+    chosen = []
+    for label in sorted(set(labels.tolist()) - {-1}):
+        members = np.flatnonzero(labels == label)
+        if len(members) < shots:
+            warnings.warn(
+                f"class {label} has {len(members)} rows, fewer than shots={shots}: taking all", stacklevel=3
+            )
+        chosen.append(np.sort(generator.permutation(members)[:shots]))
+    return rows.select(np.concatenate(chosen))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads rows into features of one encoder."""
+
+    encoder: ClipEncoder
+    batch: int
+    workers: int
+    seed: int
+    max_skip_rate: float
+
+    def read(self, rows: Rows, passes: int) -> _Features:
+        """Features of all usable rows: `passes` random views each, or each once as it is when there are none."""
+        encoder = self.encoder
+        view: OneView | Resize = Resize(size=encoder.size, mean=encoder.mean, std=encoder.std)
+        if passes:
+            view = OneView(
+                size=encoder.size, scale=_SUPPORT_SCALE, flip=0.5, mean=encoder.mean, std=encoder.std
+            )
+        loader = Loader(
+            rows,
+            _Labelled(view),
+            batch=self.batch,
+            seed=derive(self.seed, "support") % 2**32,
+            workers=self.workers,
+            shuffle=False,
+            drop_last=False,
+            max_skip_rate=self.max_skip_rate,
+        )
+        number = {rows.row_id(index): index for index in range(len(rows))}
+        values, labels, groups = [], [], []
+        device = next(encoder.parameters()).device
+        for epoch in range(max(passes, 1)):
+            for found in loader.batches(epoch):
+                with torch.no_grad():
+                    encoded = encoder.encode_image(found["image"].to(device)).float()  # (B, D)
+                values.append(normalize(encoded, dim=1).cpu())
+                labels.append(found["label"])
+                groups.append(torch.tensor([number[name] for name in found["_ids"]]))
+        if not values:
+            raise ValueError(f"none of the {len(rows)} rows of {rows.name} could be used")
+        return _Features(torch.cat(values), torch.cat(labels), torch.cat(groups), loader.skipped)
+
+
+@torch.no_grad()
+def _text_features(encoder: ClipEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """(K, D): for each class the normalised mean of its normalised prompts."""
+    texts = prompts([name.replace("_", " ") for name in names], templates)
+    device = next(encoder.parameters()).device
+    parts = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        tokens = encoder.tokenize(texts[start : start + _TEXTS_AT_ONCE])
+        parts.append(
+            encoder.encode_text({key: value.to(device) for key, value in tokens.items()}).float().cpu()
+        )
+    features = torch.cat(parts).unflatten(0, (len(names), len(templates)))  # (K, T, D)
+    return zero_shot_classifier(features).T.contiguous()
+
+
+def _write(
+    path: Path, classifier: FittedClassifier, config: Mapping[str, Any], result: Mapping[str, Any]
+) -> Run:
+    path.mkdir(parents=True, exist_ok=True)
+    write_config(path, config)
+    assets.save(classifier, path / "assets")
+    storage.write_json(path / "estimator.json", classifier.estimator.state()[1])
+    finish_run(path, classifier.state_dict(), result)
+    return Run(path)

@@ -1,0 +1,123 @@
+"""Optimisers by name, built over a system's own parameter groups; their state travels by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from counterpoint.system import System
+from counterpoint.training.settings import TrainingSettings
+
+__all__ = ["build_optimiser", "export_state", "freeze_all_but", "import_state", "set_learning_rate"]
+
+OptimiserState = dict[str, dict[str, Any]]
+"""Parameter name -> state by key; what survives a stage or a restart."""
+
+
+def freeze_all_but(system: System, prefixes: Sequence[str], trainable: Mapping[str, bool]) -> None:
+    """Let only parameters train whose name starts with one of `prefixes` (all when there are none).
+
+    Args:
+        system: changed in place.
+        prefixes: of a stage.
+        trainable: name -> whether the parameter trained when the system was built; frozen ones stay frozen.
+
+    Raises:
+        ValueError: a prefix matches nothing.
+    """
+    for prefix in prefixes:
+        if not any(_below(name, prefix) for name in trainable):
+            tops = sorted({name.split(".")[0] for name in trainable})
+            raise ValueError(
+                f"a stage trains {prefix!r}, but no parameter is called so; there are {', '.join(tops)}"
+            )
+    for name, parameter in system.named_parameters():
+        chosen = not prefixes or any(_below(name, prefix) for prefix in prefixes)
+        parameter.requires_grad_(trainable[name] and chosen)
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
+
+
+def build_optimiser(system: System, settings: TrainingSettings) -> Optimizer:
+    """The optimiser of a stage. Every group keeps its `scale`, the factor of the learning rate.
+
+    Raises:
+        ValueError: nothing to train, or the system's groups leave out or repeat a parameter.
+    """
+    names = {id(parameter): name for name, parameter in system.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    grouped: set[int] = set()
+    for group in system.parameter_groups():
+        wanted = [parameter for parameter in group["params"] if parameter.requires_grad]
+        twice = [names.get(id(parameter), "?") for parameter in wanted if id(parameter) in grouped]
+        if twice:
+            raise ValueError(f"parameter_groups() of {type(system).__name__} lists {twice[0]} twice")
+        grouped.update(map(id, wanted))
+        if wanted:
+            weight_decay = group.get("weight_decay", settings.weight_decay)
+            groups.append({"params": wanted, "weight_decay": weight_decay, "scale": group.get("scale", 1.0)})
+    missing = [
+        n
+        for n, parameter in system.named_parameters()
+        if parameter.requires_grad and id(parameter) not in grouped
+    ]
+    if missing:
+        raise ValueError(
+            f"parameter_groups() of {type(system).__name__} leaves out {missing[0]} and {len(missing) - 1} more; "
+            "list them, or set requires_grad=False to freeze them"
+        )
+    if not groups:
+        raise ValueError(f"{type(system).__name__} has no parameter to train: everything is frozen")
+    optimiser = _make(groups, settings)
+    set_learning_rate(optimiser, settings.learning_rate)
+    return optimiser
+
+
+def _make(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon)
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+    from timm.optim import Lars  # timm takes a second to import; most runs do not need it
+
+    # LARC (You et al. 2017 with the local rate clipped at the schedule's) adapts every parameter; LARS leaves those
+    # without weight decay (biases, norms) at the plain rate.
+    larc = settings.optimiser == "larc"
+    return Lars(groups, lr=rate, momentum=momentum, trust_clip=larc, always_adapt=larc)
+
+
+def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
+    """Set the rate of every group, times the group's own scale."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def export_state(optimiser: Optimizer, module: nn.Module) -> OptimiserState:
+    """The optimiser's state by parameter name."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {names[id(parameter)]: dict(state) for parameter, state in optimiser.state.items()}
+
+
+def import_state(optimiser: Optimizer, module: nn.Module, state: OptimiserState) -> None:
+    """Give an optimiser the state of those of its parameters that have one."""
+    parameters = dict(module.named_parameters())
+    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    for name, values in state.items():
+        parameter = parameters.get(name)
+        if parameter is not None and id(parameter) in held:
+            optimiser.state[parameter] = {
+                key: _placed(value, parameter) if isinstance(value, Tensor) else value
+                for key, value in values.items()
+            }
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """A copy beside the parameter; counters (no dimensions) stay on the CPU, where the optimisers keep them."""
+    return value.clone() if value.dim() == 0 else value.to(parameter.device, copy=True)

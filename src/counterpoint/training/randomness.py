@@ -1,0 +1,49 @@
+"""Every random number of a run is a pure function of its seed and its position; no generator's state is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+__all__ = ["derive", "deterministic_algorithms", "seed_everything"]
+
+
+def derive(*parts: int | str) -> int:
+    """A seed in [0, 2**63) from numbers and words; the same on every machine, for any PYTHONHASHSEED."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seed torch (all devices), NumPy and Python from `derive(*parts)`."""
+    seed = derive(*parts)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - for code of others that draws from the global generator
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Inside, torch uses deterministic algorithms where it has them; the previous setting comes back afterwards."""
+    if not wanted:
+        yield
+        return
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    benchmark = torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark

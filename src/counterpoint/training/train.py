@@ -1,0 +1,242 @@
+"""`train`: from a system and data to a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from counterpoint import storage
+from counterpoint.construction import complete
+from counterpoint.data import Rows
+from counterpoint.distributed import (
+    barrier,
+    broadcast_module,
+    convert_batch_norm,
+    process_count,
+    process_index,
+    start,
+)
+from counterpoint.encoders import assets
+from counterpoint.run import Run, build_system, finish_run, save_facts, write_config
+from counterpoint.system import System, find_system
+from counterpoint.training.checkpoint import Checkpoint, read_newest
+from counterpoint.training.loop import Trainer
+from counterpoint.training.randomness import seed_everything
+from counterpoint.training.recipe import Recipe, choose_recipe
+from counterpoint.training.settings import RESUMABLE, TrainingSettings, merge_settings
+from counterpoint.training.sources import Data, check_out, describe_data, open_data
+
+__all__ = ["train"]
+
+
+def train(
+    system: str | System,
+    data: Data = None,
+    *,
+    out: str | Path,
+    recipe: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    settings: TrainingSettings | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Train a system and leave a run directory.
+
+    Args:
+        system: name of a registered system, or an instance.
+        data: a built-in name, folder, table, tar shards, hub id, Rows, a list of rows, or a list of sources
+            ("name=path" sets the column `source`). The recipe's by default.
+        out: the run directory; must not hold another run unless `resume`.
+        recipe: "paper", "small", "tiny"; without it `small`, or `paper` where a GPU is present. The choice is
+            printed.
+        arguments: of the system's constructor, on top of the recipe's.
+        settings: all training settings at once instead of the recipe's.
+        overrides: single training settings, on top of the recipe's or of `settings`.
+        columns: renames columns, new name -> name in the data.
+        resume: go on from the newest checkpoint in `out` with the run's own data and settings; the result equals an
+            unbroken run to the bit. Without a run in `out` it starts one.
+        quiet: print nothing.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: unknown names, unusable values, missing columns, `out` taken, another run when resuming.
+        counterpoint.data.DataError: the data cannot be used.
+        counterpoint.training.guard.NonFiniteError: loss or gradient became NaN or infinite.
+        counterpoint.training.interrupt.Interrupted: Ctrl-C or SIGTERM; the state is saved.
+    """
+    start()
+    path = Path(out)
+    check_out(path, resume=resume)
+    old = Run(path) if resume and (path / "config.yaml").is_file() else None
+    base, why = (_of_run(old), "") if old is not None else _of_recipe(system, recipe)
+    values = dataclasses.asdict(settings) if settings is not None else base.training
+    training = TrainingSettings.build(merge_settings(values, overrides))
+    arguments = {**base.system, **(arguments or {})}
+    _say(why, quiet=quiet)
+    data = base.data if data is None else data
+    columns = {**base.columns, **(columns or {})}
+    rows = open_data(data, columns)
+    training = _fit_batch(training, rows, system, quiet=quiet)
+    seed_everything(training.seed, "weights")
+    built = build_system(system, arguments) if isinstance(system, str) else system
+    _check_columns(built, rows)
+    config = {
+        "kind": "train",
+        "system": _describe_system(system, built, arguments),
+        "recipe": base.name,
+        "training": _plain(training),
+        "data": describe_data(data, rows),
+        "columns": dict(columns),
+        "rows": {"count": len(rows), "fingerprint": rows.fingerprint},
+    }
+    checkpoint = None
+    if old is not None:
+        _check_same(old, config)
+        if old.finished:
+            _say(f"{path} is finished after {old.result()['steps']} steps: nothing to resume", quiet=quiet)
+            return old
+        checkpoint = _newest(old, quiet=quiet)
+    _prepare(built, rows, path, config, new=old is None)
+    result = Trainer(built, rows, training, path, checkpoint=checkpoint, quiet=quiet).run()
+    if process_index() == 0:
+        finish_run(path, built.state_dict(), result)
+    barrier()
+    built.eval()
+    return Run(path)
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if text and not quiet and process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _plain(settings: TrainingSettings) -> dict[str, Any]:
+    values = dataclasses.asdict(settings)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _of_recipe(system: str | System, name: str | None) -> tuple[Recipe, str]:
+    if isinstance(system, str):
+        return choose_recipe(find_system(system).name, name)
+    if name is not None:
+        return choose_recipe(type(system).__module__.rsplit(".", 1)[-1], name)
+    return Recipe("none"), ""
+
+
+def _of_run(run: Run) -> Recipe:
+    """What a run was started with, in the form of a recipe."""
+    if run.fitted:
+        raise ValueError(f"{run.path} was made by `fit`: there is nothing to resume")
+    config = run.config
+    return Recipe(
+        name=config.get("recipe", "none"),
+        data=config.get("data"),
+        columns=dict(config.get("columns") or {}),
+        system=dict(config["system"].get("arguments") or {}),
+        training=dict(config["training"]),
+    )
+
+
+def _fit_batch(
+    settings: TrainingSettings, rows: Rows, system: str | System, *, quiet: bool
+) -> TrainingSettings:
+    """A batch larger than the data becomes all the data, and says so; a batch of one is refused where rows meet."""
+    if len(rows) == 0:
+        raise ValueError(f"{rows.name} has no rows")
+    if settings.batch > len(rows):
+        _say(f"batch {settings.batch} is more than the {len(rows)} rows there are: it becomes {len(rows)}", quiet=quiet)
+        settings = dataclasses.replace(settings, batch=len(rows))
+    kind = find_system(system).cls if isinstance(system, str) else type(system)
+    if settings.batch < 2 and getattr(kind, "couples", True):
+        reason = f"{rows.name} has one row" if len(rows) == 1 else "batch=1"
+        raise ValueError(f"{reason}: {kind.__name__} contrasts rows with each other and needs at least 2 in a batch")
+    return settings
+
+
+def _check_columns(system: System, rows: Rows) -> None:
+    missing = [name for name in type(system).needs if name not in rows.columns]
+    if missing:
+        raise ValueError(
+            f"{type(system).__name__} needs the column {missing[0]!r}; {rows.name} has {', '.join(rows.columns)}. "
+            f"Rename one: columns {missing[0]}=NAME"
+        )
+
+
+def _describe_system(system: str | System, built: System, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.yaml says of the system; the arguments of an instance are not known."""
+    named = isinstance(system, str)
+    return {
+        "name": find_system(system).name if isinstance(system, str) else type(built).__name__,
+        "class": type(built).__name__,
+        "arguments": complete(type(built), arguments) if named else None,
+    }
+
+
+def _check_same(run: Run, config: Mapping[str, Any]) -> None:
+    """Refuse to go on with another system, other settings or other data.
+
+    Raises:
+        ValueError: names the first difference.
+    """
+    old, new = run.config["system"], config["system"]
+    if (old.get("name"), old.get("class")) != (new["name"], new["class"]):
+        raise ValueError(f"{run.path} holds a run of {old.get('name')}, not of {new['name']}: it cannot be resumed")
+    pairs = [(old.get("arguments") or {}, new["arguments"] or {}), (run.config["training"], config["training"])]
+    for before, now in pairs:
+        for name in sorted(now.keys() | before.keys()):
+            if name not in RESUMABLE and before.get(name) != now.get(name):
+                raise ValueError(
+                    f"{run.path} was started with {name}={before.get(name)!r}: it cannot be resumed with "
+                    f"{now.get(name)!r}"
+                )
+    if run.config["rows"] != config["rows"]:
+        raise ValueError(
+            f"{run.path} was started on other data: {run.config['rows']['count']} rows with fingerprint "
+            f"{run.config['rows']['fingerprint']}, now {config['rows']['count']} with "
+            f"{config['rows']['fingerprint']}. Give the same data, or another out"
+        )
+
+
+def _newest(run: Run, *, quiet: bool) -> Checkpoint | None:
+    found = read_newest(run.path / "checkpoints")
+    if found is None:
+        _say(f"{run.path} has no checkpoint yet: starting from the beginning", quiet=quiet)
+        return None
+    checkpoint, folder = found
+    _say(f"resuming from {folder}", quiet=quiet)
+    if checkpoint.processes != process_count():
+        _say(
+            f"the run had {checkpoint.processes} processes, now {process_count()}: the batches stay the same, random "
+            "numbers inside the encoder (dropout) do not",
+            quiet=quiet,
+        )
+    return checkpoint
+
+
+def _prepare(system: System, rows: Rows, path: Path, config: Mapping[str, Any], *, new: bool) -> None:
+    """Facts, run directory, and the same weights on every process."""
+    path.mkdir(parents=True, exist_ok=True)
+    if process_index() == 0:
+        storage.remove_stale(path)
+        storage.remove_stale(path / "checkpoints")
+    if new:
+        seed_everything(config["training"]["seed"], "facts")
+        facts = system.prepare(rows)
+        if process_index() == 0:
+            save_facts(path, facts)
+            assets.save(system, path / "assets")
+            write_config(path, config)
+    else:
+        facts = Run(path).facts()
+    system.use(facts)
+    if process_count() > 1:
+        convert_batch_norm(system)
+        broadcast_module(system)
+    barrier()
