@@ -1,4 +1,5 @@
-"""What all tests share: nothing drawn from an unseeded generator, and worker processes that end with the session."""
+"""What all tests share: nothing drawn from an unseeded generator, and worker processes that end with the
+session."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from processes import close_all
 
 

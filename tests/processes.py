@@ -1,8 +1,8 @@
 """Persistent worker processes joined by gloo, for tests that compare n processes with one.
 
-Workers meet through a file in a temporary folder (no port), use one thread each, live until the test session ends, and
-are shared by all tests that ask for the same number of them. A test's function is imported by the workers, so it
-stands at the top level of its module; its arguments and results travel by pickle.
+Workers meet through a file in a temporary folder (no port), use one thread each, live until the test session
+ends, and are shared by all tests that ask for the same number of them. A test's function is imported by the
+workers, so it stands at the top level of its module; its arguments and results travel by pickle.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ProcessError(RuntimeError):
 def run_on_processes(function: Callable[..., Any], world_size: int, *args: Any, **kwargs: Any) -> list[Any]:
     """Call `function(*args, **kwargs)` on each of `world_size` processes; results in process order.
 
-    The function asks `counterpoint.distributed.process_index()` which process it is on. An exception is raised again
-    here, as the type it had, with the worker's traceback as a note.
+    The function asks `counterpoint.distributed.process_index()` which process it is on. An exception is
+    raised again here, as the type it had, with the worker's traceback as a note.
 
     Raises:
         ProcessError: a worker died, or did not answer within `TIMEOUT` seconds.

@@ -123,6 +123,32 @@ class PairModel(System):
         return spaces
 
 
+class TokenModel(System):
+    """Late interaction: a text is the set of its word vectors."""
+
+    needs = ("text",)
+
+    def __init__(self, dim: int = 8) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, dim, padding_idx=0)
+
+    def preprocess(self) -> Any:
+        return read_words
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {"ids": pad(samples)}
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {
+            "text": nn.functional.normalize(self.words(batch["ids"]), dim=2) * (batch["ids"] > 0)[..., None]
+        }
+
+    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        cosines = torch.einsum("qnd,kmd->qknm", queries, keys).masked_fill(~keys.any(2)[None, :, None], -2)
+        mask = queries.any(2)[:, None]
+        return (cosines.amax(3) * mask).sum(2) / mask.sum(2)
+
+
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from counterpoint.data import open_rows as open_rows
     from counterpoint.evaluation.evaluate import evaluate as evaluate
     from counterpoint.export import export as export
-    from counterpoint.index import embed as embed
-    from counterpoint.index import search as search
-    from counterpoint.predict import predict as predict
+    from counterpoint.index.search import search as search
+    from counterpoint.index.table import embed as embed
+    from counterpoint.predict.predict import predict as predict
     from counterpoint.quickstart import quickstart as quickstart
     from counterpoint.reporting.report import report as report
     from counterpoint.run import Run as Run
@@ -48,18 +48,18 @@ _HOME = {
     "System": "counterpoint.system",
     "Term": "counterpoint.system",
     "doctor": "counterpoint.training.doctor",
-    "embed": "counterpoint.index",
+    "embed": "counterpoint.index.table",
     "evaluate": "counterpoint.evaluation.evaluate",
     "export": "counterpoint.export",
     "fit": "counterpoint.training.fit",
     "list_systems": "counterpoint.system",
     "load": "counterpoint.run",
     "open_rows": "counterpoint.data",
-    "predict": "counterpoint.predict",
+    "predict": "counterpoint.predict.predict",
     "quickstart": "counterpoint.quickstart",
     "report": "counterpoint.reporting.report",
     "reproduce": "counterpoint.claims",
-    "search": "counterpoint.index",
+    "search": "counterpoint.index.search",
     "train": "counterpoint.training.train",
 }
 """Public name -> module that defines it."""

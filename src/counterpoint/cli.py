@@ -1,4 +1,4 @@
-"""The command line: verbs only. Each verb is one call into the library, which is imported when the verb is used."""
+"""The command line: verbs only. Each verb is one call into the library, imported when the verb is used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERBS = {
     "fit": Verb(
         "counterpoint.training.fit:fit",
         "fit a training-free classifier on the features of a model",
-        places=("system", "data"),
+        places=("estimator", "data"),
         many="data",
         system=True,
         show="show_run",
@@ -41,20 +41,20 @@ VERBS = {
         json=True,
     ),
     "embed": Verb(
-        "counterpoint.index:embed",
+        "counterpoint.index.table:embed",
         "embed your data into a table that can be searched",
         places=("model", "data"),
         show="show_table",
     ),
     "search": Verb(
-        "counterpoint.index:search",
+        "counterpoint.index.search:search",
         "search a table by words or by picture",
         places=("table", "query"),
         show="show_answers",
         json=True,
     ),
     "predict": Verb(
-        "counterpoint.predict:predict",
+        "counterpoint.predict.predict:predict",
         "apply what a system can do to your data",
         places=("model", "data"),
         show="show_predictions",
@@ -70,7 +70,7 @@ VERBS = {
         "counterpoint.training.doctor:doctor",
         "say why a run does not learn",
         places=("run",),
-        show="show_findings",
+        show="show_nothing",
     ),
     "reproduce": Verb(
         "counterpoint.claims:reproduce",
@@ -87,7 +87,7 @@ VERBS = {
     "quickstart": Verb(
         "counterpoint.quickstart:quickstart",
         "train, evaluate, index and search on real pictures, in minutes",
-        show="show_quickstart",
+        show="show_nothing",
     ),
 }
 
@@ -104,14 +104,15 @@ def overview() -> str:
             "verbs:",
             *lines,
             "",
-            "`counterpoint VERB --help` shows what a verb takes, `counterpoint train SYSTEM --help` what a system takes.",
+            "`counterpoint VERB --help` shows what a verb takes, `counterpoint train SYSTEM --help` what a",
+            "system takes.",
             "--debug shows the whole traceback of an error, --version the version.",
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 2 for a mistake that the message explains, 130 for Ctrl-C."""
+    """Run a command line; the exit status is 0, 2 for an error that the message explains, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("COUNTERPOINT_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]

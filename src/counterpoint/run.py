@@ -198,7 +198,7 @@ def finish_run(path: Path, weights: Mapping[str, Tensor], result: Mapping[str, A
     storage.write_json(path / "result.json", result)
     kept = [
         "config.yaml",
-        "estimator.json",
+        "config.yaml", "estimator.json",
         "facts.json",
         "facts.safetensors",
         "model.safetensors",

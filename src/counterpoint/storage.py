@@ -30,6 +30,7 @@ __all__ = [
     "read_json",
     "read_state",
     "read_tensors",
+    "remove_directory",
     "remove_stale",
     "seal",
     "verify",
@@ -216,7 +217,9 @@ def _files(directory: Path) -> list[str]:
 
 
 def _canonical(sums: Mapping[str, str]) -> bytes:
-    return (json.dumps({"sha256": dict(sums)}, indent=1, sort_keys=True) + "\n").encode()
+    """The only bytes that list these checksums, with a checksum of the list itself."""
+    own = hashlib.sha256(json.dumps(dict(sums), sort_keys=True).encode()).hexdigest()
+    return (json.dumps({"files": dict(sums), "this_list": own}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def seal(directory: str | Path, names: Iterable[str] | None = None) -> None:
@@ -240,28 +243,32 @@ def verify(directory: str | Path, *, exhaustive: bool = True) -> dict[str, str]:
         CorruptedError: names the file that is missing, changed or unknown.
     """
     directory = Path(directory)
-    listing = directory / CHECKSUMS
-    if not listing.is_file():
-        raise CorruptedError(f"{directory} has no {CHECKSUMS}: it was not written completely")
-    content = read_json(listing)
-    sums = content.get("sha256") if isinstance(content, dict) else None
-    well_formed = isinstance(sums, dict) and all(isinstance(value, str) for value in sums.values())
-    if not well_formed or listing.read_bytes() != _canonical(sums):
-        raise CorruptedError(f"{listing} is damaged: it is not the list that was written")
+    sums = _listed(directory / CHECKSUMS)
     for name, expected in sums.items():
         path = directory / name
         if not path.is_file():
             raise CorruptedError(f"{path} is missing")
         if checksum(path) != expected:
-            raise CorruptedError(
-                f"{path} does not match its checksum: it was damaged or changed after it was written"
-            )
+            raise CorruptedError(f"{path} does not match its checksum: it was damaged or changed after writing")
     unknown = sorted(set(_files(directory)) - set(sums)) if exhaustive else []
     if unknown:
         raise CorruptedError(
             f"{directory / unknown[0]} is not in {CHECKSUMS}: it was added or renamed afterwards"
         )
-    return dict(sums)
+    return sums
+
+
+def _listed(listing: Path) -> dict[str, str]:
+    """File name -> SHA-256 of a list that is exactly what was written."""
+    if not listing.is_file():
+        raise CorruptedError(f"{listing} is missing: the directory was not written completely")
+    content = read_json(listing)
+    sums = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(sums, dict) or not all(isinstance(value, str) for value in sums.values()):
+        raise CorruptedError(f"{listing} is damaged: it lists no checksums")
+    if listing.read_bytes() != _canonical(sums):
+        raise CorruptedError(f"{listing} is damaged: it is not the list that was written")
+    return sums
 
 
 def write_directory(path: str | Path, fill: Callable[[Path], None]) -> Path:
@@ -292,6 +299,13 @@ def write_directory(path: str | Path, fill: Callable[[Path], None]) -> Path:
         finally:
             remove_stale(path.parent, path.name)
     return path
+
+
+def remove_directory(path: str | Path) -> None:
+    """Remove a directory so that a kill in between leaves it whole, or as something that `remove_stale` takes."""
+    aside = _temporary(Path(path))
+    Path(path).rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_stale(parent: str | Path, name: str = "") -> list[Path]:

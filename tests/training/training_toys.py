@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from counterpoint.storage import read_tensors
 from counterpoint.system import Stage, System, Term
+from counterpoint.training.checkpoint import list_checkpoints
 
 WIDTH, DIM = 8, 6
 
@@ -158,8 +162,6 @@ def states_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> b
 
 
 def final_weights(path: str | Path) -> dict[str, Tensor]:
-    from counterpoint.storage import read_tensors
-
     return read_tensors(Path(path) / "model.safetensors")
 
 
@@ -170,3 +172,27 @@ def build(kind: type[Toy], seed: int = 0, **options: Any) -> Toy:
 
 
 TOYS: Sequence[type[Toy]] = (Toy, QueueToy, BatchNormToy, UncoupledToy, StagedToy)
+
+
+def stop_after(toy: Toy, steps: int) -> Toy:
+    """Ask for a stop, as Ctrl-C does, while step number `steps` from here is computed."""
+    encode, calls = toy.encode, [0]
+
+    def counted(batch: dict[str, Any]) -> dict[str, Tensor]:
+        calls[0] += 1
+        if calls[0] == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode(batch)
+
+    toy.encode = counted  # type: ignore[method-assign]
+    return toy
+
+
+def same_end(first: Path, second: Path) -> bool:
+    """Whether two finished runs have the same weights and the same optimiser state, to the bit."""
+    if not states_equal(final_weights(first), final_weights(second)):
+        return False
+    newest = [list_checkpoints(path / "checkpoints")[-1] for path in (first, second)]
+    return newest[0].name == newest[1].name and states_equal(
+        *(read_tensors(path / "optimiser.safetensors") for path in newest)
+    )

@@ -1,4 +1,4 @@
-"""A verb bound to what a command line needs: the library function behind it, the parser made from its signature, and the call."""
+"""A verb bound to one command line: the function behind it, the parser from its signature, and the call."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class BoundVerb:
         self.parser = CommandParser(command, text)
         for place in verb.places:
             option = options.pop(place)
-            if not (verb.system and place == "system"):
+            if not (verb.system and place == verb.places[0]):
                 self.parser.add_positional(option, many=place == verb.many)
             elif self.system is None:
-                self.parser.add_positional(option)
+                self.parser.add_positional(dataclasses.replace(option, name="system"))
         if verb.system and "out" in options:
             options["out"] = dataclasses.replace(
                 options["out"], default=f"runs/{self.system.name}" if self.system else ""
@@ -99,7 +99,7 @@ class BoundVerb:
             if words:
                 values[self.verb.many] = words[0] if len(words) == 1 else words
         if self.system is not None:
-            values["system"] = self.system.name
+            values[self.verb.places[0]] = self.system.name
             values.setdefault("out", f"runs/{self.system.name}")
             values["arguments"] = _taken_out(values, self.arguments)
         if self.overrides:
@@ -156,7 +156,8 @@ def parser_of(name: str, verb: Verb, argv: Sequence[str]) -> tuple[BoundVerb, li
         asks_help = any(word in ("-h", "--help") for word in words)
         if verb.system and not asks_help:
             raise UsageError(
-                f"name the system first: counterpoint {name} SYSTEM [DATA ...] [options] (see `counterpoint systems`)"
+                f"name the system first: counterpoint {name} SYSTEM [DATA ...] [options] "
+                "(see `counterpoint systems`)"
             )
         return BoundVerb(name, verb, None), words
     return BoundVerb(name, verb, words[0]), words[1:]

@@ -1,4 +1,4 @@
-"""A jsonargparse parser from signatures: friendly spellings in, plain values out, one line for every mistake."""
+"""A jsonargparse parser from signatures: friendly spellings in, plain values out, one line for a mistake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -102,7 +102,7 @@ class CommandParser:
         return text.replace("\noptions:", "\narguments:\n" + "\n".join(lines) + "\n\noptions:", 1)
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
-        """The values that were given, by name; groups of settings are nested mappings. Defaults are not filled in.
+        """The values that were given, by name; groups are nested mappings. Defaults are not filled in.
 
         Raises:
             UsageError: an unknown or missing option, or a value of the wrong kind.
@@ -112,10 +112,10 @@ class CommandParser:
         words = [f"--{name}={text}" for name, text in named]
         for name, option in self._options.items():
             if option.required and name not in dict(named):
-                self._fail(f"--{_dashed(name)} is missing ({option.text.rstrip('.') or option.kind})")
+                raise self._error(f"--{_dashed(name)} is missing ({option.text.rstrip('.') or option.kind})")
         for word, (name, text) in zip(words, named, strict=True):
             if not self._reads(word):
-                self._fail(f"--{_dashed(name)} takes {self._options[name].kind}, got {text!r}")
+                raise self._error(f"--{_dashed(name)} takes {self._options[name].kind}, got {text!r}")
         return {**self._read(words), **values}
 
     def _reads(self, word: str) -> bool:
@@ -138,9 +138,11 @@ class CommandParser:
             elif words:
                 values[option.name], words = words[0], words[1:]
             elif option.required:
-                self._fail(f"{option.name.upper()} is missing ({option.text.rstrip('.') or option.kind})")
+                raise self._error(
+                    f"{option.name.upper()} is missing ({option.text.rstrip('.') or option.kind})"
+                )
         if words:
-            self._fail(f"{words[0]!r} is one argument too many")
+            raise self._error(f"{words[0]!r} is one argument too many")
         return values
 
     def _split(self, argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -154,7 +156,7 @@ class CommandParser:
                 return places + words, named
             if not word.startswith("--"):
                 if re.match(r"-[A-Za-z]", word):
-                    self._fail(f"there is no option {word}: option names start with two dashes")
+                    raise self._error(f"there is no option {word}: option names start with two dashes")
                 places.append(word)
                 continue
             name, equals, text = word[2:].partition("=")
@@ -164,7 +166,7 @@ class CommandParser:
                 text = "false" if negated else text.lower()
             elif not equals:
                 if not words or (words[0].startswith("--") and len(words[0]) > 2):
-                    self._fail(f"--{_dashed(name)} needs a value: {option.kind}")
+                    raise self._error(f"--{_dashed(name)} needs a value: {option.kind}")
                 text = words.pop(0)
             named.append((option.name, _spelled(option, text)))
         return places, named
@@ -182,10 +184,10 @@ class CommandParser:
         hint = (
             f"did you mean {' or '.join(f'--{_dashed(other)}' for other in near)}?" if near else "see --help"
         )
-        self._fail(f"there is no option --{name}; {hint}")
+        raise self._error(f"there is no option --{name}; {hint}")
 
-    def _fail(self, text: str) -> NoReturn:
-        raise UsageError(f"{text} (see `{self.command} --help`)")
+    def _error(self, text: str) -> UsageError:
+        return UsageError(f"{text} (see `{self.command} --help`)")
 
 
 def _spelled(option: Option, text: str) -> str:

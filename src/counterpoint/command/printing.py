@@ -29,6 +29,8 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
+    if hasattr(value, "trains"):
+        return _system_facts(value)
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -77,6 +79,17 @@ def show_value(result: Any, values: Values) -> None:
     """Print whatever came back."""
     if result is not None:
         print(result)
+
+
+def _system_facts(info: Any) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "verb": "train" if info.trains else "fit",
+        "modality": info.cls.modality,
+        "columns": list(info.cls.needs),
+        "summary": info.summary,
+        "paper": info.cls.paper,
+    }
 
 
 def show_systems(result: Sequence[Any], values: Values) -> None:
@@ -150,15 +163,6 @@ def show_report(result: Any, values: Values) -> None:
     print(f"report: {result}")
 
 
-def show_findings(result: Any, values: Values) -> None:
-    """What the doctor found; nothing is good news."""
-    findings = list(result or [])
-    if not findings:
-        print("healthy: nothing suspicious in this run")
-    for finding in findings:
-        print(finding if isinstance(finding, str) else f"{finding.message} {finding.remedy}")
-
-
 def show_claim(result: Any, values: Values) -> None:
     """Both arms, the differences with their intervals, and the verdict."""
     _console().print(f"{result.system}: {result.claim}", markup=False)
@@ -174,9 +178,8 @@ def show_claim(result: Any, values: Values) -> None:
     _table("differences, positive is better", columns, compared, numbers=("difference",))
     for note in result.notes:
         print(f"note: {note}")
-    print(
-        f"verdict: {result.verdict} ({result.seconds:.0f} s){f', figure: {result.figure}' if result.figure else ''}"
-    )
+    figure = f", figure: {result.figure}" if result.figure else ""
+    print(f"verdict: {result.verdict} ({result.seconds:.0f} s){figure}")
 
 
 def show_parity(result: Mapping[str, Any], values: Values) -> None:
@@ -189,5 +192,5 @@ def show_parity(result: Mapping[str, Any], values: Values) -> None:
     _table(f"compared by {result['checked_with']}", ("output", "max |difference|", "top-10 agreement"), rows)
 
 
-def show_quickstart(result: Any, values: Values) -> None:
-    """The quickstart prints as it goes."""
+def show_nothing(result: Any, values: Values) -> None:
+    """For verbs that print as they go."""

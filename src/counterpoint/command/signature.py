@@ -89,7 +89,7 @@ def _word(hint: Any) -> str:
 
 
 def options_of(target: Callable[..., Any], prefix: str = "") -> Iterator[Option]:
-    """The options that a function, a class or a dataclass takes; groups of settings (dataclasses) are entered."""
+    """The options that a function or class takes; groups of settings (dataclasses) are entered."""
     texts, hints = documented(target), _hints(target)
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
@@ -105,7 +105,7 @@ def options_of(target: Callable[..., Any], prefix: str = "") -> Iterator[Option]
 
 
 def _plain_hint(hint: Any) -> Any:
-    """What can be said in words: anything else than text, numbers and collections of them is given as text."""
+    """What can be said in words: anything but text, numbers and collections of them is given as text."""
     kinds = []
     for kind in _alternatives(hint):
         origin = typing.get_origin(kind)

@@ -1,4 +1,4 @@
-"""An entry of the verb table. Cheap to import: the command line builds the table before it knows what is wanted."""
+"""An entry of the verb table. Cheap to import: the table is built before anybody knows what is wanted."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from counterpoint.data.cache import replacing
 from counterpoint.data.errors import BadRow, DataError
-from counterpoint.data.readers import Reader, repeated
+from counterpoint.data.readers import ORIGINAL_ID, Reader, repeated
 
 __all__ = ["ArrowReader", "MappedTable", "write_arrow"]
 
@@ -122,9 +122,9 @@ class ArrowReader(Reader):
         self._identity = identity
         self._id_column = id_column
         self.root, self.text_values = root, text_values
-        hidden = {"id", id_column}
-        self.columns = tuple(name for name in self.table.column_names if name not in hidden)
-        self._packed = [name for name in self.columns if _is_packed_file(self.table.schema.field(name).type)]
+        names = self.table.column_names
+        self.columns = tuple(ORIGINAL_ID if name == "id" else name for name in names if name != id_column)
+        self._packed = [name for name in names if _is_packed_file(self.table.schema.field(name).type)]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -147,6 +147,8 @@ class ArrowReader(Reader):
         return [self._finish(row, index) for index, row in enumerate(self.table.rows(start, stop), start)]
 
     def _finish(self, row: dict[str, Any], index: int) -> dict[str, Any]:
+        if "id" in row and self._id_column != "id":
+            row[ORIGINAL_ID] = row.pop("id")
         row["id"] = str(index if self._id_column is None else row.pop(self._id_column))
         for name in self._packed:  # the hub's form of a media file
             value = row[name]
@@ -156,7 +158,7 @@ class ArrowReader(Reader):
 
     def column(self, name: str) -> Iterator[Any]:
         """Values of one column, without reading the others."""
-        for piece in self.table.values(name):
+        for piece in self.table.values("id" if name == ORIGINAL_ID else name):
             yield from piece.to_pylist()
 
     def check_ids(self, name: str) -> None:

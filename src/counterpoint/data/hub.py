@@ -11,7 +11,7 @@ from counterpoint.data.arrow import ArrowReader
 from counterpoint.data.cache import cache_folder
 from counterpoint.data.errors import DataError
 from counterpoint.data.line_index import sampled_digest
-from counterpoint.data.readers import digest
+from counterpoint.data.readers import check_column, digest
 from counterpoint.data.rows import Rows
 
 __all__ = ["open_hub", "open_parquet"]
@@ -63,6 +63,8 @@ def _rows(dataset: Any, *, name: str, identity: str, id_column: str | None, root
     paths = [Path(entry["filename"]) for entry in dataset.cache_files]
     if not paths or len(dataset) == 0:
         raise DataError(f"{name}: no rows")
+    if id_column not in (None, "id"):
+        check_column(str(id_column), "id", dataset.column_names, name)
     if id_column not in dataset.column_names:
         id_column = None
     reader = ArrowReader(paths, identity=identity, id_column=id_column, root=root)

@@ -101,12 +101,18 @@ class LineIndex:
 
 
 def _decoded(record: bytes) -> str:
+    """Text of a record, without its line end and the blank lines that follow it."""
     try:
-        return record.decode("utf-8").strip("\r\n")
+        text = record.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise BadRow(
             f"not UTF-8: byte {record[error.start]:#04x} at place {error.start} of the record"
         ) from None
+    while True:
+        before, line_end, last = text.rpartition("\n")
+        if not line_end or not last.isspace():
+            return text
+        text = before.rstrip("\r\n")
 
 
 def _build(path: Path, place: Path, delimiter: str | None) -> None:

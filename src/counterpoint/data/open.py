@@ -17,6 +17,7 @@ from counterpoint.data.errors import DataError
 from counterpoint.data.folder import open_folder
 from counterpoint.data.hub import open_hub, open_parquet
 from counterpoint.data.labels import code_labels
+from counterpoint.data.readers import ORIGINAL_ID, check_column
 from counterpoint.data.rows import Rows, concatenate
 from counterpoint.data.shards import open_shards
 from counterpoint.data.tables import KINDS, TableReader
@@ -76,6 +77,8 @@ def open_rows(
     columns = dict(columns or {})
     id_column = columns.pop("id", None if "id" in columns.values() else "id")
     rows = _open(source, split, None if root is None else Path(root), id_column)
+    if ORIGINAL_ID in rows.columns:
+        columns = {new: ORIGINAL_ID if old == "id" else old for new, old in columns.items()}
     if columns:
         rows = rows.rename(columns)
     return code_labels(rows)
@@ -112,7 +115,7 @@ def _open(source: Source, split: str | None, root: Path | None, id_column: str |
     if isinstance(source, Rows) or not isinstance(source, (str, Path)):
         if split is not None:
             raise ValueError(f"split={split!r}: rows that are already there have no splits")
-        return source if isinstance(source, Rows) else _from_list(source)
+        return source if isinstance(source, Rows) else _from_list(source, id_column)
     text = str(source)
     if text.startswith("hub:"):
         return open_hub(text.removeprefix("hub:"), split=split, id_column=id_column)
@@ -124,13 +127,16 @@ def _open(source: Source, split: str | None, root: Path | None, id_column: str |
     return _open_path(text, split, root, id_column)
 
 
-def _from_list(source: Any) -> Rows:
+def _from_list(source: Any, id_column: str | None) -> Rows:
     rows = list(source)
     wrong = next((row for row in rows if not isinstance(row, Mapping)), None)
     if wrong is not None:
         raise TypeError(f"source holds a {type(wrong).__name__}; rows are mappings of column names to values")
     if not rows:
         raise DataError("source is an empty list: there are no rows")
+    if id_column not in (None, "id"):
+        check_column(id_column, "id", list(rows[0]), "source")
+        rows = [{**row, "id": row.get(id_column)} for row in rows]
     return Rows.from_list(rows)
 
 

@@ -16,7 +16,11 @@ from counterpoint.data.errors import BadRow, DataError
 if TYPE_CHECKING:
     from counterpoint.data.rows import Rows
 
-__all__ = ["JoinedReader", "MemoryReader", "Reader", "digest", "repeated"]
+__all__ = ["ORIGINAL_ID", "JoinedReader", "MemoryReader", "Reader", "check_column", "digest", "repeated"]
+
+
+ORIGINAL_ID = "original_id"
+"""Name of a source's column `id` when it is not the one that ids are taken from."""
 
 
 def digest(*parts: str | bytes) -> str:
@@ -73,6 +77,12 @@ class Reader(ABC):
         for start in range(0, len(self), 1024):
             for row in self.read_many(start, min(start + 1024, len(self))):
                 yield None if isinstance(row, BadRow) else row.get(name)
+
+
+def check_column(wanted: str, as_name: str, found: Sequence[str], title: str) -> None:
+    """Raises DataError: `wanted` is not among the columns found."""
+    if wanted not in found:
+        raise DataError(f"{title}: no column {wanted!r} (wanted as {as_name!r}); found: {', '.join(found)}")
 
 
 def repeated(values: Iterable[str], count: int) -> int | None:

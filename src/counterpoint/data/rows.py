@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 
 from counterpoint.data.errors import BadRow, DataError
-from counterpoint.data.readers import JoinedReader, MemoryReader, Reader, digest
+from counterpoint.data.readers import JoinedReader, MemoryReader, Reader, check_column, digest
 
 __all__ = ["MEDIA", "NUMBERS", "Row", "Rows", "concatenate"]
 
@@ -39,13 +39,15 @@ class Rows(Sequence[Row]):
         *,
         name: str,
         renamed: Mapping[str, str] | None = None,
+        hidden: Iterable[str] = (),
         indices: np.ndarray | None = None,
         class_names: Sequence[str] | None = None,
         label_codes: Mapping[Any, int] | None = None,
         skipped: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._reader = reader
-        self._renamed = dict(renamed or {})
+        self._renamed = dict(renamed or {})  # new name -> the reader's
+        self._hidden = frozenset(hidden)  # the reader's names that are not shown under themselves
         self._indices = indices
         self._label_codes = None if label_codes is None else dict(label_codes)
         self.name = name
@@ -67,6 +69,7 @@ class Rows(Sequence[Row]):
         settings: dict[str, Any] = {
             "name": self.name,
             "renamed": self._renamed,
+            "hidden": self._hidden,
             "indices": self._indices,
             "class_names": self.class_names,
             "label_codes": self._label_codes,
@@ -83,8 +86,7 @@ class Rows(Sequence[Row]):
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that rows have, `id` aside."""
-        taken = set(self._renamed.values()) | set(self._renamed)
-        return (*self._renamed, *(name for name in self._reader.columns if name not in taken))
+        return (*self._renamed, *(name for name in self._reader.columns if name not in self._hidden))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -150,13 +152,10 @@ class Rows(Sequence[Row]):
     def _finish(self, raw: dict[str, Any]) -> Row:
         """Raw row of the reader -> named, with paths checked and labels coded."""
         row: Row = {"id": raw["id"]}
-        if self._renamed:
-            for new, old in self._renamed.items():
-                if old in raw:
-                    row[new] = raw[old]
-            taken = set(self._renamed.values()) | set(self._renamed)
-            raw = {name: value for name, value in raw.items() if name not in taken}
-        row.update(raw)
+        for new, old in self._renamed.items():
+            if old in raw:
+                row[new] = raw[old]
+        row.update((name, value) for name, value in raw.items() if name not in self._hidden)
         if self._reader.root is not None:
             for name in MEDIA:
                 if isinstance(row.get(name), str):
@@ -228,16 +227,11 @@ class Rows(Sequence[Row]):
         """
         found = self.columns
         for new, old in columns.items():
-            if old not in found:
-                raise DataError(
-                    f"{self.name}: no column {old!r} (wanted as {new!r}); found: {', '.join(found)}"
-                )
-        before = {name: self._renamed.get(name, name) for name in self.columns}
-        renamed = {new: before[old] for new, old in columns.items()}
-        for new, old in self._renamed.items():
-            if new not in columns and new not in columns.values():
-                renamed.setdefault(new, old)
-        return self._with(renamed=renamed)
+            check_column(old, new, found, self.name)
+        changed = {*columns, *columns.values()}
+        kept = {new: old for new, old in self._renamed.items() if new not in changed}
+        renamed = {**kept, **{new: self._renamed.get(old, old) for new, old in columns.items()}}
+        return self._with(renamed=renamed, hidden=self._hidden | set(renamed) | set(renamed.values()))
 
     def with_codes(self, codes: Mapping[Any, int], class_names: Sequence[str]) -> Rows:
         """Rows whose `label` is looked up in `codes`; a value that is not there makes a bad row."""

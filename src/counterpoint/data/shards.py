@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ _FIELDS = {
     ".cls": "label",
     ".json": "json",
 }
-_CODE = frozenset([".pyd", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz"])
+_CODE = (".pyd", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
+_END = "(end)"
 _SMALL_LIMIT = 16 * 2**20  # bytes of a text, label or JSON member
 _SCHEMA = pa.schema(
     [("key", pa.string()), *((f"{kind}_{part}", pa.int64()) for kind in _KINDS for part in ("start", "size"))]
@@ -207,10 +208,17 @@ def _scan(path: Path) -> tuple[dict[str, _Sample], list[tuple[str, str]]]:
                 problem = _take(member, samples, total)
                 if problem:
                     problems.append((_printable(member.name), problem))
+            end = tar.offset  # where no further header could be read
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         if not samples and not problems:
             raise DataError(f"{path} is no tar file, or is damaged from its start: {error}") from None
-        problems.append(("(end)", f"the shard is cut short or damaged here: {error}"))
+        problems.append((_END, f"the shard is cut short or damaged: {error}"))
+        return samples, problems
+    with path.open("rb") as file:
+        file.seek(end)
+        mark = file.read(tarfile.BLOCKSIZE)
+    if mark != b"\0" * tarfile.BLOCKSIZE and end <= total:  # tarfile takes these for the regular end
+        problems.append((_END, "no end mark: the shard is cut short or damaged, and what followed is lost"))
     return samples, problems
 
 
@@ -221,25 +229,21 @@ def _take(member: tarfile.TarInfo, samples: dict[str, _Sample], total: int) -> s
     if not member.isreg() or member.issparse():
         kind = "link" if member.islnk() or member.issym() else "device, pipe or sparse file"
         return f"{kind}: never followed"
-    name = PurePosixPath(member.name)
-    if (
-        member.name.startswith(("/", "\\"))
-        or ".." in name.parts
-        or (len(member.name) > 1 and member.name[1] == ":")
-    ):
+    folder, _, last = member.name.rpartition("/")
+    if member.name.startswith(("/", "\\")) or member.name[1:2] == ":" or ".." in member.name.split("/"):
         return "unsafe path: absolute or with .."
-    base, dot, ending = name.name.partition(".")
+    base, dot, ending = last.partition(".")
     ending = f".{ending.lower()}"
     if not base or not dot:
         return None
-    if ending in _CODE or any(ending.endswith(code) for code in _CODE):
+    if ending.endswith(_CODE):
         return "code or pickle: never read"
     kind_of_member = _FIELDS.get(ending)
     if kind_of_member is None:
         return None
     if member.offset_data + member.size > total:
         return "the shard ends inside this member"
-    key = _printable(str(name.parent / base) if name.parent != PurePosixPath(".") else base)
+    key = _printable(f"{folder.removeprefix('./')}/{base}" if folder not in ("", ".") else base)
     sample = samples.setdefault(key, _Sample())
     if kind_of_member in sample.members:
         return f"a second {kind_of_member} of the same sample name; the first is kept"

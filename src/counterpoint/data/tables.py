@@ -14,7 +14,7 @@ import numpy as np
 from counterpoint.data.cache import cache_folder, replacing
 from counterpoint.data.errors import BadRow, DataError
 from counterpoint.data.line_index import RECORD_LIMIT, LineIndex, file_key, sampled_digest
-from counterpoint.data.readers import Reader, digest, repeated
+from counterpoint.data.readers import ORIGINAL_ID, Reader, check_column, digest, repeated
 
 __all__ = ["KINDS", "TableReader"]
 
@@ -70,12 +70,14 @@ class TableReader(Reader):
         self.text_values = self._kind == "csv"
         self.root = root or paths[0].parent
         self._id_column: str | None = None
-        names = self._find_columns()
+        names = self._names = self._find_columns()
+        if id_column not in (None, "id"):
+            check_column(str(id_column), "id", names, str(paths[0]))
         if id_column in names:
             self._id_column = id_column
             self._check_ids()
-        self.columns = tuple(name for name in names if name not in ("id", id_column))
-        self._names = names
+        shown = [name for name in names if name != self._id_column]
+        self.columns = tuple(ORIGINAL_ID if name == "id" else name for name in shown)
 
     def _find_columns(self) -> list[str]:
         if len(self) == 0:
@@ -143,6 +145,8 @@ class TableReader(Reader):
     def _row(self, text: str, index: int) -> dict[str, Any]:
         values = self._parse_text(text)
         row = {name: values.get(name) for name in self._names}
+        if "id" in row and self._id_column != "id":
+            row[ORIGINAL_ID] = row.pop("id")
         if self._id_column is None:
             row["id"] = self._numbered(index)
         else:

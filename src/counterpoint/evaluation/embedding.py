@@ -77,9 +77,8 @@ def embed_rows(
 
     Yields:
         ids of up to `batch` rows and {space: (B, D) float32 on the CPU}. A single unnamed space is
-        "embedding". Token
-            spaces are (B, N, D), zero rows where a row has fewer tokens. A batch also ends where the spaces change (a row without text
-        gives no text vector).
+        called "embedding". Token spaces are (B, N, D), with zero rows where a row has fewer tokens. A batch
+        also ends where the spaces change (a row without text gives no text vector).
 
     Raises:
         ValueError: `batch` below 1, or rows lack a column that the system reads.

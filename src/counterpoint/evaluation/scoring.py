@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+
+import torch
 from torch import Tensor
 
 from counterpoint.evaluation.embedding import inference

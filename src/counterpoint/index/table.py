@@ -65,7 +65,8 @@ def embed(
         thumbnail: longer side of the stored pictures in pixels; 0 stores none.
         index_above: rows from which an approximate index (IVF-HNSW) is built; smaller tables are searched
             exactly.
-        rows_per_write: rows that are written together; at most so many are computed again after a kill.
+        rows_per_write: rows that are written together; after a kill at most so many are computed again, and up to
+            2,048 more where samples differ in length.
 
     Returns:
         Path of the table.

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from counterpoint.losses.checks import finite_loss, matrix, positive_scalar, same_rows, same_width, scalar
-from counterpoint.losses.engine import logsumexp_similarity, working_dtype
+from counterpoint.losses.engine import logsumexp_similarity
+from counterpoint.losses.tiles import working_dtype
 
 
 def clip_loss(
@@ -29,8 +30,10 @@ def clip_loss(
     Args:
         image: (N, D), usually unit rows. float64, float32, bfloat16 or float16 (accumulated in float32).
         text: (N, D); row i belongs to row i of `image`.
-        logit_scale: exp of the learnt log scale, > 0 (1 / temperature); a number or a 0-d tensor with gradient.
-        logit_bias: added to every logit. It cancels in a softmax: accepted for models that carry one, gradient zero.
+        logit_scale: exp of the learnt log scale, > 0 (1 / temperature); a number or a 0-d tensor with
+            gradient.
+        logit_bias: added to every logit. It cancels in a softmax: accepted for models that carry one,
+            gradient zero.
 
     Returns:
         0-d, float32 (float64 for float64 rows).
@@ -52,8 +55,11 @@ def clip_loss(
     scale = positive_scalar("logit_scale", logit_scale, like=images)
     own = torch.arange(len(images), device=images.device)[:, None]  # (N, 1)
     positive = scale * (images * texts).sum(1)  # (N,)
-    others, others_of_text = logsumexp_similarity(images, texts, scale=scale, skip=own, columns=True)  # (N,), (N,)
-    # -log(e^p / (e^p + e^o)) = -log sigmoid(p - o): no cancellation when the positive is far above the others.
+    others, others_of_text = logsumexp_similarity(
+        images, texts, scale=scale, skip=own, columns=True
+    )  # (N,), (N,)
+    # -log(e^p / (e^p + e^o)) = -log sigmoid(p - o): no cancellation when the positive is far above the
+    # others.
     loss = -(logsigmoid(positive - others) + logsigmoid(positive - others_of_text)).mean() / 2
     if logit_bias is not None:
         loss = loss + 0.0 * scalar("logit_bias", logit_bias, like=images)

@@ -15,7 +15,8 @@ from counterpoint.losses.checks import (
     smoothing,
     target_columns,
 )
-from counterpoint.losses.engine import logsumexp_similarity, working_dtype
+from counterpoint.losses.engine import logsumexp_similarity
+from counterpoint.losses.tiles import working_dtype
 
 
 def info_nce(
@@ -30,26 +31,27 @@ def info_nce(
 ) -> Tensor:
     """Cross-entropy of picking each query's own key among all candidates (van den Oord et al. 2018, eq. 4).
 
-    The candidates are the rows of `key`, then those of `negatives`; with logits s_ij = <query_i, candidate_j> / t::
+    The candidates are the rows of `key`, then those of `negatives`. With s_ij = <query_i, candidate_j> / t::
 
         loss = 1/N sum_i -log( exp(s_i,targets(i)) / sum_j exp(s_ij + bias_ij) )
 
-    so every other row of `key` is a negative too. For a queue *instead of* the batch's other keys see `moco_loss`.
-    One-sided: for the symmetric form see `clip_loss` or `nt_xent`. Nothing is normalised or detached inside; memory
-    is linear in N + M. ln(number of candidates) is the value of a guesser.
+    so every other row of `key` is a negative too. For a queue *instead of* the batch's other keys see
+    `moco_loss`. One-sided: for the symmetric form see `clip_loss` or `nt_xent`. Nothing is normalised or
+    detached inside; memory is linear in N + M. ln(number of candidates) is the value of a guesser.
 
     Args:
         query: (N, D). float64, float32, bfloat16 or float16 (accumulated in float32).
-        key: (N, D), row i the positive of query i; with `targets` any number of rows, for example the positives
-            followed by every query's hard negatives.
-        negatives: (M, D) shared by all queries, for example a queue; detach it if it is to get no gradient. None and
-            (0, D) mean none, so that a queue may start empty.
+        key: (N, D), row i the positive of query i; with `targets` any number of rows, for example the
+            positives followed by every query's hard negatives.
+        negatives: (M, D) shared by all queries, for example a queue; detach it if it is to get no gradient.
+            None and (0, D) mean none, so that a queue may start empty.
         targets: (N,) int64, the candidate that is the positive of each query; 0, 1, ... N - 1 by default.
-        negative_bias: added to the logits of negatives, as log-weights; -inf takes a false negative out. Its last
-            dimension counts the candidates (key rows + M), or the M negatives alone; (C,) weighs columns, cheaply;
-            (N, C) weighs pairs and is the only part whose memory is N x C. Entries at positives are ignored.
-        label_smoothing: in [0, 1); this share of the target is spread evenly over all candidates (those with bias
-            -inf aside).
+        negative_bias: added to the logits of negatives, as log-weights; -inf takes a false negative out. Its
+            last dimension counts the candidates (key rows + M), or the M negatives alone; (C,) weighs
+            columns, cheaply; (N, C) weighs pairs and is the only part whose memory is N x C. Entries at
+            positives are ignored.
+        label_smoothing: in [0, 1); this share of the target is spread evenly over all candidates (those with
+            bias -inf aside).
         temperature: t > 0; a number or a 0-d tensor with gradient.
 
     Returns:
@@ -57,7 +59,8 @@ def info_nce(
 
     Raises:
         TypeError: rows that are not floating point, targets that are not integers.
-        ValueError: shapes that do not fit, no rows, a NaN row, `temperature` not positive, targets out of range.
+        ValueError: shapes that do not fit, no rows, a NaN row, `temperature` not positive, targets out of
+            range.
 
     Example:
         >>> rows = torch.eye(4)
@@ -71,11 +74,14 @@ def info_nce(
     dtype = working_dtype(query, key)
     queries, candidates = query.to(dtype), _candidates(query, key, negatives).to(dtype)
     scale = 1.0 / positive_scalar("temperature", temperature, like=queries)
-    own = target_columns(targets, rows=len(queries), candidates=len(candidates), device=queries.device)  # (N,)
+    own = target_columns(
+        targets, rows=len(queries), candidates=len(candidates), device=queries.device
+    )  # (N,)
     bias = _bias(negative_bias, len(queries), len(key), len(candidates), dtype)
     positive = scale * (queries * candidates[own]).sum(1)  # (N,)
     others, _ = logsumexp_similarity(queries, candidates, scale=scale, bias=bias, skip=own[:, None])  # (N,)
-    # -log(e^p / (e^p + e^o)) = -log sigmoid(p - o): no cancellation when the positive is far above the others.
+    # -log(e^p / (e^p + e^o)) = -log sigmoid(p - o): no cancellation when the positive is far above the
+    # others.
     loss = -logsigmoid(positive - others).mean()
     if smoothing(label_smoothing):
         loss = loss + label_smoothing * (positive - _mean_logit(queries, candidates, scale, bias, own)).mean()
@@ -92,7 +98,8 @@ def moco_loss(
 ) -> Tensor:
     """InfoNCE of each query's own key against a queue (He et al. 2020, eq. 1).
 
-    The other keys of the batch are *not* negatives; they enter the queue after the step. With t = temperature::
+    The other keys of the batch are *not* negatives; they enter the queue after the step. With t =
+    temperature::
 
         loss = 1/N sum_i -log( exp(<q_i, k_i> / t) / (exp(<q_i, k_i> / t) + sum_m exp(<q_i, queue_m> / t)) )
 
@@ -127,7 +134,7 @@ def moco_loss(
     others, _ = logsumexp_similarity(queries, rows, scale=scale)  # (N,)
     loss = -logsigmoid(positive - others).mean()
     if smoothing(label_smoothing):
-        mean = (positive + scale * (queries @ rows.sum(0))) / (1 + len(rows))  # (N,)
+        mean = (positive + scale * (queries * rows.sum(0)).sum(1)) / (1 + len(rows))  # (N,)
         loss = loss + label_smoothing * (positive - mean).mean()
     return finite_loss(loss, query=query, key=key, queue=queue)
 
@@ -166,20 +173,21 @@ def _weights(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach().masked_fill(bias.detach() == float("-inf"), 0.0)
 
 
-def _mean_logit(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, own: Tensor) -> Tensor:
-    """(N,) mean logit over the candidates that are in play: linear in the batch, as sum_j <q, k_j> = <q, sum_j k_j>."""
+def _mean_logit(
+    queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, own: Tensor
+) -> Tensor:
+    """(N,) mean logit of the candidates in play; linear in the batch, as sum_j <q, k_j> = <q, sum_j k_j>."""
     if bias is None:
-        return scale * (queries @ candidates.sum(0)) / len(candidates)
-    rows = torch.arange(len(queries), device=queries.device)
-    if bias.dim() == 1:
-        allowed = (bias != float("-inf")).to(bias)  # (C,)
-        values = bias.masked_fill(allowed == 0, 0.0)
-        total = scale * (queries @ (allowed @ candidates)) + values.sum() - values[own]  # (N,)
-        count = allowed.sum() + (1 - allowed[own])
-        return (total + (1 - allowed[own]) * scale * (queries * candidates[own]).sum(1)) / count
-    allowed = (bias != float("-inf")).to(bias)  # (N, C)
-    allowed[rows, own] = 1.0
-    values = bias.masked_fill(allowed == 0, 0.0)
-    values = values.scatter(1, own[:, None], 0.0)
-    total = scale * (queries * (allowed @ candidates)).sum(1) + values.sum(1)  # (N,)
-    return total / allowed.sum(1)
+        return scale * (queries * candidates.sum(0)).sum(1) / len(candidates)
+    with torch.autocast(queries.device.type, enabled=False):
+        absent = bias == float("-inf")  # (C,) or (N, C)
+        present = (~absent).to(bias)
+        extra = bias.masked_fill(absent, 0.0)
+        total = scale * (queries * (present @ candidates)).sum(1) + extra.sum(-1)  # (N,)
+        # The positive is in play whatever its bias, and its bias does not count.
+        if bias.dim() == 1:
+            at_own, there = extra[own], present[own]
+        else:
+            at_own, there = extra.gather(1, own[:, None])[:, 0], present.gather(1, own[:, None])[:, 0]
+        missing = scale * (queries * candidates[own]).sum(1) * (1 - there)
+        return (total - at_own + missing) / (present.sum(-1) + 1 - there)

@@ -10,8 +10,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from counterpoint.losses.checks import finite_loss, floating, positive_scalar, same_rows, same_width, smoothing
-from counterpoint.losses.engine import tile_bounds, working_dtype
+from counterpoint.losses.checks import (
+    finite_loss,
+    floating,
+    positive_scalar,
+    same_rows,
+    same_width,
+    smoothing,
+)
+from counterpoint.losses.tiles import tile_bounds, working_dtype
 
 TILE = 2**22
 """Token similarities held at once."""
@@ -31,11 +38,13 @@ def late_interaction(
     The mean of the two values of `late_interaction_directions`, which see. ln N is the value of a guesser.
 
     Args:
-        image: (N, n1, D) tokens, usually unit vectors. float64, float32, bfloat16 or float16 (worked on in float32).
+        image: (N, n1, D) tokens, usually unit vectors. float64, float32, bfloat16 or float16 (worked on in
+            float32).
         text: (N, n2, D) tokens; text i belongs to image i.
         temperature: t > 0; a number or a 0-d tensor with gradient.
         image_mask: (N, n1) bool or 0/1, true for real tokens; None when all are.
-        text_mask: (N, n2), the same for the text. Padded tokens take no part, neither in a maximum nor in a mean.
+        text_mask: (N, n2), the same for the text. Padded tokens take no part, neither in a maximum nor in a
+            mean.
         label_smoothing: in [0, 1), over the N candidates of each direction.
 
     Returns:
@@ -43,7 +52,8 @@ def late_interaction(
 
     Raises:
         TypeError: tokens that are not floating point.
-        ValueError: shapes that do not fit, a sequence without a real token, a NaN, `temperature` not positive.
+        ValueError: shapes that do not fit, a sequence without a real token, a NaN, `temperature` not
+            positive.
 
     Example:
         >>> tokens = torch.eye(4)[:, None].repeat(1, 3, 1)  # (4, 3, 4)
@@ -77,7 +87,8 @@ def late_interaction_directions(
         image_to_text = mean_i -log softmax_j(s_I(i, j) / t)[i]     (over the texts)
         text_to_image = mean_j -log softmax_i(s_T(i, j) / t)[j]     (over the images)
 
-    Arguments and errors as `late_interaction`. Memory: the two (N, N) matrices beside one tile of token similarities.
+    Arguments and errors as `late_interaction`. Memory: the two (N, N) matrices beside one tile of token
+    similarities.
     """
     for name, value in (("image", image), ("text", text)):
         floating(name, value)
@@ -106,8 +117,8 @@ def late_interaction_similarity(
         s_I(i, j) = mean over real k of max over real r of <image_ik, text_jr>
         s_T(i, j) = mean over real r of max over real k of <image_ik, text_jr>
 
-    The gradient goes to the best match only. The tensor of all token similarities (I, T, n1, n2) is visited tile by
-    tile and never held: memory is that of the tokens and of the two results.
+    The gradient goes to the best match only. The tensor of all token similarities (I, T, n1, n2) is visited
+    tile by tile and never held: memory is that of the tokens and of the two results.
 
     Args:
         image: (I, n1, D) tokens. float64, float32, bfloat16 or float16 (worked on in float32).
@@ -125,7 +136,9 @@ def late_interaction_similarity(
     for name, value in (("image", image), ("text", text)):
         floating(name, value)
         if value.dim() != 3 or value.numel() == 0:
-            raise ValueError(f"{name} must have shape (N, tokens, D), none of them zero, got {tuple(value.shape)}")
+            raise ValueError(
+                f"{name} must have shape (N, tokens, D), none of them zero, got {tuple(value.shape)}"
+            )
     same_width(image=image, text=text)
     dtype = working_dtype(image, text)
     images, image_weight = _without_padding("image", image.to(dtype), image_mask)
@@ -135,7 +148,8 @@ def late_interaction_similarity(
 
 
 def _without_padding(name: str, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens with every padded one replaced by a real one of its row, and (N, n) weights that average the real ones.
+    """Tokens with every padded one replaced by a real one of its row, and (N, n) weights that average the
+    real ones.
 
     A repeated token changes no maximum, so tiles need no mask.
     """

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from counterpoint.losses.checks import finite_loss, matrix, positive_scalar, same_rows, same_width
-from counterpoint.losses.engine import logsumexp_within, working_dtype
+from counterpoint.losses.engine import logsumexp_within
+from counterpoint.losses.tiles import working_dtype
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Tensor:
@@ -17,8 +18,8 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float | Tensor) -> Te
 
         loss = 1/(2N) sum_i -log( exp(<z_i, z_p(i)> / t) / sum_{j != i} exp(<z_i, z_j> / t) )
 
-    Nothing is normalised or detached inside; memory is linear in N, and only half of the symmetric matrix is computed.
-    ln(2N - 1) is the value of a guesser; a batch of one has no negatives and the value 0.
+    Nothing is normalised or detached inside; memory is linear in N, and only half of the symmetric matrix is
+    computed. ln(2N - 1) is the value of a guesser; a batch of one has no negatives and the value 0.
 
     Args:
         first: (N, D), usually unit rows. float64, float32, bfloat16 or float16 (accumulated in float32).

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from counterpoint.losses.checks import finite_loss, matrix, positive_scalar, same_rows, same_width, scalar
-from counterpoint.losses.engine import sum_softplus, working_dtype
+from counterpoint.losses.softplus import sum_softplus
+from counterpoint.losses.tiles import working_dtype
 
 
 def siglip_loss(
@@ -24,8 +25,8 @@ def siglip_loss(
 
         loss = -1/N sum_ij log sigmoid(z_ij s_ij)
 
-    Divided by the number of images N, not by N^2, as in the paper. Nothing is normalised or detached inside; memory is
-    linear in N.
+    Divided by the number of images N, not by N^2, as in the paper. Nothing is normalised or detached inside;
+    memory is linear in N.
 
     Args:
         image: (N, D), usually unit rows. float64, float32, bfloat16 or float16 (accumulated in float32).

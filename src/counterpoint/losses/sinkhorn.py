@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from counterpoint.losses.checks import finite_loss, floating, matrix, positive_scalar
-from counterpoint.losses.engine import working_dtype
+from counterpoint.losses.tiles import working_dtype
 
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
     """Soft codes that use all prototypes equally (Caron et al. 2020, eq. 3-5; Cuturi 2013).
 
-    Starting from Q = exp(scores / epsilon), normalised to a total of one, each iteration gives every prototype the mass
-    1/K and then every sample the mass 1/N. Rows of the result sum to one exactly; columns are balanced approximately.
-    With no iterations only the total is normalised. Computed on logarithms, so no epsilon over- or underflows.
+    Starting from Q = exp(scores / epsilon), normalised to a total of one, each iteration gives every
+    prototype the mass 1/K and then every sample the mass 1/N. Rows of the result sum to one exactly; columns
+    are balanced approximately. With no iterations only the total is normalised. Computed on logarithms, so no
+    epsilon over- or underflows.
 
     Args:
         scores: (N, K) similarities of samples and prototypes, without temperature. In half precision they are
@@ -73,10 +74,11 @@ def swapped_prediction(
     The codes are constants. ln K is the value of a guesser (and of a collapse).
 
     Args:
-        scores: (N, V, K) similarities of every view and prototype, V >= 2. float64, float32, bfloat16 or float16
-            (worked on in float32).
+        scores: (N, V, K) similarities of every view and prototype, V >= 2. float64, float32, bfloat16 or
+            float16 (worked on in float32).
         codes: (N, A, K) of the assigned views, rows summing to one; no gradient reaches them.
-        temperature: t > 0; a number or a 0-d tensor with gradient. Not to be applied to the scores that make the codes.
+        temperature: t > 0; a number or a 0-d tensor with gradient. Not to be applied to the scores that make
+            the codes.
         assigned: the view of each code, A distinct indices in [0, V); the first A by default.
 
     Returns:
@@ -107,7 +109,9 @@ def _checked_views(scores: Tensor, codes: Tensor, assigned: Sequence[int] | None
     for name, value in (("scores", scores), ("codes", codes)):
         floating(name, value)
         if value.dim() != 3 or value.numel() == 0:
-            raise ValueError(f"{name} must have shape (N, views, K) with no empty dimension, got {tuple(value.shape)}")
+            raise ValueError(
+                f"{name} must have shape (N, views, K) with no empty dimension, got {tuple(value.shape)}"
+            )
     if len(scores) != len(codes) or scores.shape[2] != codes.shape[2]:
         raise ValueError(
             f"scores (N, V, K) and codes (N, A, K) must agree in N and K, got {tuple(scores.shape)} and "
@@ -116,9 +120,13 @@ def _checked_views(scores: Tensor, codes: Tensor, assigned: Sequence[int] | None
     if scores.shape[1] < 2:
         raise ValueError(f"scores must hold at least two views to swap, got shape {tuple(scores.shape)}")
     views = list(range(codes.shape[1])) if assigned is None else [int(view) for view in assigned]
-    if len(views) != codes.shape[1] or len(set(views)) != len(views) or not set(views) <= set(range(scores.shape[1])):
+    if (
+        len(views) != codes.shape[1]
+        or len(set(views)) != len(views)
+        or not set(views) <= set(range(scores.shape[1]))
+    ):
         raise ValueError(
-            f"assigned must name {codes.shape[1]} different views in [0, {scores.shape[1]}), one for each code, "
+            f"assigned must name {codes.shape[1]} different views in [0, {scores.shape[1]}), one a code, "
             f"got {views}"
         )
     return views

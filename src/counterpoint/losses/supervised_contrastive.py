@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from counterpoint.losses.checks import finite_loss, integers, matrix, positive_scalar
-from counterpoint.losses.engine import logsumexp_within, working_dtype
+from counterpoint.losses.engine import logsumexp_within
+from counterpoint.losses.tiles import working_dtype
 
 
 def supervised_contrastive(embeddings: Tensor, labels: Tensor, *, temperature: float | Tensor) -> Tensor:
@@ -14,10 +15,12 @@ def supervised_contrastive(embeddings: Tensor, labels: Tensor, *, temperature: f
 
     With P(i) the other rows of i's class and A the rows that have one::
 
-        loss = 1/|A| sum_{i in A} -1/|P(i)| sum_{p in P(i)} log( exp(<z_i, z_p> / t) / sum_{j != i} exp(<z_i, z_j> / t) )
+        s_ij = <z_i, z_j> / t
+        loss = 1/|A| sum_{i in A} -1/|P(i)| sum_{p in P(i)} log( exp(s_ip) / sum_{j != i} exp(s_ij) )
 
-    A row without another of its class is a negative only. The official code multiplies by t / 0.07; the paper's
-    equation, which is followed here, does not. Nothing is normalised or detached inside; memory is linear in N.
+    A row without another of its class is a negative only. The official code multiplies by t / 0.07; the
+    paper's equation, which is followed here, does not. Nothing is normalised or detached inside; memory is
+    linear in N.
 
     Args:
         embeddings: (N, D), usually unit rows; several views of an example are several rows with one label.
@@ -30,7 +33,8 @@ def supervised_contrastive(embeddings: Tensor, labels: Tensor, *, temperature: f
 
     Raises:
         TypeError: rows that are not floating point, labels that are not integers.
-        ValueError: shapes that do not fit, no rows, a NaN row, `temperature` not positive, no two rows of one class.
+        ValueError: shapes that do not fit, no rows, a NaN row, `temperature` not positive, no two rows of one
+            class.
 
     Example:
         >>> rows = torch.eye(2).repeat(2, 1)

@@ -12,9 +12,9 @@ from torch import nn
 class MomentumEncoder(nn.Module):
     """Exponential moving average of a module: theta_m <- m theta_m + (1 - m) theta (He et al. 2020, eq. 2).
 
-    A deep copy, made when it is built: build it after pre-trained weights are loaded. Its parameters require no
-    gradient and are therefore in no optimiser; they are saved with the run. Buffers are copied as they are.
-    `forward` runs the copy without gradient, in whatever mode (`train` / `eval`) it is set to.
+    A deep copy, made when it is built: build it after pre-trained weights are loaded. Its parameters require
+    no gradient and are therefore in no optimiser; they are saved with the run. Buffers are copied as they
+    are. `forward` runs the copy without gradient, in whatever mode (`train` / `eval`) it is set to.
 
     Args:
         module: the network to follow.
@@ -31,13 +31,15 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module, momentum: float | None = None) -> None:
-        """Move towards `module`; `momentum` overrides the one of the constructor for this step (schedules)."""
+        """Move towards `module`; `momentum` overrides that of the constructor for this step (schedules)."""
         rate = self.momentum if momentum is None else _checked(momentum)
         theirs = dict(module.named_parameters())
         ours = dict(self.module.named_parameters())
         if theirs.keys() != ours.keys():
             different = sorted(theirs.keys() ^ ours.keys())
-            raise ValueError(f"module must have the parameters of the copied one; only one has {different[:3]}")
+            raise ValueError(
+                f"module must have the parameters of the copied one; only one has {different[:3]}"
+            )
         for name, parameter in ours.items():
             parameter.mul_(rate).add_(theirs[name].detach().to(parameter), alpha=1 - rate)
         buffers = dict(module.named_buffers())

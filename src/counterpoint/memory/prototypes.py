@@ -14,10 +14,10 @@ class Prototypes(nn.Module):
         count: K.
 
     Attributes:
-        weight: (K, D) parameter, rows of unit length at the start. The optimiser moves them off the sphere; call
-            `normalise_` at the start of every step.
-        frozen: while True the weight takes no part in the gradient: its `.grad` stays None, so the optimiser skips it
-            with momentum and weight decay.
+        weight: (K, D) parameter, rows of unit length at the start. The optimiser moves them off the sphere;
+            call `normalise_` at the start of every step.
+        frozen: while True the weight takes no part in the gradient: its `.grad` stays None, so the optimiser
+            skips it with momentum and weight decay.
 
     Raises:
         ValueError: `dim` or `count` below 1; embeddings of another width.
@@ -38,7 +38,9 @@ class Prototypes(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(..., D) -> (..., K) scores."""
         if embeddings.shape[-1] != self.weight.shape[1]:
-            raise ValueError(f"embeddings must have width {self.weight.shape[1]}, got {tuple(embeddings.shape)}")
+            raise ValueError(
+                f"embeddings must have width {self.weight.shape[1]}, got {tuple(embeddings.shape)}"
+            )
         return nn.functional.linear(embeddings, self.weight.detach() if self.frozen else self.weight)
 
     def extra_repr(self) -> str:

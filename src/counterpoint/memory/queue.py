@@ -11,15 +11,15 @@ from torch import Tensor, nn
 class Queue(nn.Module):
     """The last `size` rows that were pushed, as buffers: saved and resumed with the model.
 
-    The memory is a ring of fixed size with a count of the filled places, so it may grow, be full from the start, and
-    take batches of any and of changing size; a batch larger than the queue leaves its last `size` rows.
-    It knows nothing of processes: rows given to `push` are already those of all processes.
+    The memory is a ring of fixed size with a count of the filled places, so it may grow, be full from the
+    start, and take batches of any and of changing size; a batch larger than the queue leaves its last `size`
+    rows. It knows nothing of processes: rows given to `push` are already those of all processes.
 
     Args:
         size: rows kept.
         dim: numbers a row.
-        normalised_start: start full of Gaussian rows of unit length (MoCo, Contriever) instead of empty; drawn from
-            torch's global generator.
+        normalised_start: start full of Gaussian rows of unit length (MoCo, Contriever) instead of empty;
+            drawn from torch's global generator.
 
     Attributes:
         storage: (size, dim) buffer, in ring order; places not yet filled are zero.
@@ -94,7 +94,9 @@ class Queues(nn.Module):
 
     def __init__(self, keys: Iterable[str], size: int, dim: int, *, normalised_start: bool = False) -> None:
         super().__init__()
-        self.queues = nn.ModuleDict({key: Queue(size, dim, normalised_start=normalised_start) for key in keys})
+        self.queues = nn.ModuleDict(
+            {key: Queue(size, dim, normalised_start=normalised_start) for key in keys}
+        )
 
     def __getitem__(self, key: str) -> Queue:
         if key not in self.queues:

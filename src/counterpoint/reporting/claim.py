@@ -15,23 +15,25 @@ from counterpoint.reporting.style import PAPER, SERIES, Theme, finish, new_figur
 
 __all__ = ["claim_figure"]
 
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+
 _VERDICTS = {"holds": "#14a37f", "does not hold": "#d0453b", "inconclusive": "#7a8699"}
 
 
 def claim_figure(
-    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    scores: Scores,
     comparisons: Sequence[Any],
     *,
     title: str,
     theme: Theme = PAPER,
     path: str | Path | None = None,
 ) -> Figure:
-    """Every comparison of a claim: both arms seed by seed on the left, the difference with its interval on the right.
+    """Every comparison of a claim: on the left both arms seed by seed, on the right the difference.
 
     Args:
         scores: arm -> metric -> one value a seed.
-        comparisons: have name, treatment, baseline (an arm, or a number), metric, margin, difference, interval,
-            verdict; see `counterpoint.claims.Comparison`.
+        comparisons: have name, treatment, baseline (an arm, or a number), metric, direction, margin,
+            difference, interval (95 %), verdict; see `counterpoint.claims.Comparison`.
         title: the claim.
         theme: colours.
         path: where it is saved, .png or .svg.
@@ -52,18 +54,17 @@ def _draw_arms(
     axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], comparison: Any, theme: Theme
 ) -> None:
     """One line an arm: a dot a seed, a bar at the mean."""
-    arms: list[tuple[str, Sequence[float]]] = [
-        (comparison.treatment, scores[comparison.treatment][comparison.metric])
-    ]
+    treated = scores[comparison.treatment][comparison.metric]
+    arms: list[tuple[str, Sequence[float]]] = [(comparison.treatment, treated)]
     if isinstance(comparison.baseline, int | float):
         arms.append((f"{comparison.baseline:g} (fixed)", [float(comparison.baseline)]))
     elif comparison.metric in scores[comparison.baseline]:
         arms.append((comparison.baseline, scores[comparison.baseline][comparison.metric]))
     else:  # the baseline is read off another metric: its mean follows from the difference
         sign = 1.0 if comparison.direction == "higher" else -1.0
-        arms.append((comparison.baseline, [float(np.mean(arms[0][1])) - sign * comparison.difference]))
+        arms.append((comparison.baseline, [float(np.mean(treated)) - sign * comparison.difference]))
     axes.set_title(shortened(comparison.name, 60))
-    for place, (name, values) in enumerate(arms):
+    for place, (_, values) in enumerate(arms):
         height = len(arms) - 1 - place
         mean = float(np.mean(values))
         axes.plot(values, [height] * len(values), "o", color=SERIES[place], markersize=6, alpha=0.55)

@@ -96,7 +96,7 @@ def similarity_figure(
                 axis.set_ticks([])
         axes.tick_params(axis="x", rotation=90)
         bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         return finish(figure, path)
 
 
@@ -145,7 +145,7 @@ def map_figure(
     theme: Theme = PAPER,
     path: str | Path | None = None,
 ) -> Figure:
-    """Positions (N, 2) as pictures, or as dots coloured by group (the ten largest groups have a colour of their own)."""
+    """Positions (N, 2) as pictures, or as dots coloured by group (the ten largest have their own colour)."""
     points = np.asarray(points, dtype=float)
     with styled(theme):
         figure = new_figure(*size)
@@ -157,7 +157,7 @@ def map_figure(
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
         if pictures is not None:
-            axes.scatter(*points.T, s=0)
+            axes.scatter(points[:, 0], points[:, 1], s=0)
             for (x, y), picture in zip(points, pictures, strict=True):
                 image = OffsetImage(np.asarray(picture), zoom=22 / max(picture.size))
                 axes.add_artist(AnnotationBbox(image, (x, y), frameon=False, pad=0))

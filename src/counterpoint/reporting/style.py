@@ -73,7 +73,7 @@ _IN_PAGE = {INLINE.ink: "currentColor", INLINE.muted: "var(--muted)", INLINE.gri
 @contextmanager
 def styled(theme: Theme) -> Iterator[None]:
     """matplotlib's settings while a figure is made; those of the user are untouched."""
-    settings: dict[str, Any] = {
+    settings: Any = {
         "font.size": 9,
         "font.family": "sans-serif",
         "axes.titlesize": 10,
@@ -147,7 +147,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:
-    """A figure of the theme `INLINE` as an <svg> element that takes its colours and font from the page around it.
+    """A figure of the theme `INLINE` as an <svg> element with the colours and font of the page around it.
 
     Args:
         figure: made with `styled(INLINE)`.

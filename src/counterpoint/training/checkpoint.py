@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -100,7 +99,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         values={"state": {"position": asdict(checkpoint.position), "optimiser": numbers, **rest}},
     )
     for old in list_checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        storage.remove_directory(old)
     return path
 
 

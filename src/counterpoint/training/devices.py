@@ -11,7 +11,7 @@ from lightning_fabric.strategies import SingleDeviceStrategy
 
 from counterpoint.training.settings import TrainingSettings
 
-__all__ = ["make_fabric", "pick_device"]
+__all__ = ["claim_device", "make_fabric", "pick_device"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -34,11 +34,17 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def make_fabric(settings: TrainingSettings) -> tuple[Fabric, Precision]:
-    """Fabric on one device with the wanted precision, and the precision plugin (its scaler is saved with a run)."""
-    device = pick_device(settings.device)
+def claim_device(name: str) -> torch.device:
+    """`pick_device`, and on a GPU make it the one this process computes and communicates on."""
+    device = pick_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    return device
+
+
+def make_fabric(settings: TrainingSettings) -> tuple[Fabric, Precision]:
+    """Fabric on one device with the wanted precision, and the precision plugin (its scaler is saved with a run)."""
+    device = claim_device(settings.device)
     precision = Precision()
     if settings.precision != "32-true":
         precision = MixedPrecision(settings.precision, device.type)  # type: ignore[arg-type]

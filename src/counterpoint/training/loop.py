@@ -22,6 +22,8 @@ from counterpoint.data import Rows
 from counterpoint.distributed import (
     average_gradients,
     barrier,
+    broadcast_module,
+    convert_batch_norm,
     gather,
     process_count,
     process_index,
@@ -75,6 +77,9 @@ class Trainer:
     ) -> None:
         self.fabric, self._precision = make_fabric(settings)
         self.system = system.to(self.fabric.device)
+        if process_count() > 1:
+            convert_batch_norm(system)
+            broadcast_module(system)
         self.rows, self.settings, self.path = rows, settings, path
         if checkpoint:
             load_weights(self.system, checkpoint.weights, path / "checkpoints")

@@ -13,8 +13,6 @@ from counterpoint.construction import complete
 from counterpoint.data import Rows
 from counterpoint.distributed import (
     barrier,
-    broadcast_module,
-    convert_batch_norm,
     process_count,
     process_index,
     start,
@@ -23,6 +21,7 @@ from counterpoint.encoders import assets
 from counterpoint.run import Run, build_system, finish_run, save_facts, write_config
 from counterpoint.system import System, find_system
 from counterpoint.training.checkpoint import Checkpoint, read_newest
+from counterpoint.training.devices import claim_device
 from counterpoint.training.loop import Trainer
 from counterpoint.training.randomness import seed_everything
 from counterpoint.training.recipe import Recipe, choose_recipe
@@ -83,6 +82,7 @@ def train(
     data = base.data if data is None else data
     columns = {**base.columns, **(columns or {})}
     rows = open_data(data, columns)
+    claim_device(training.device)
     training = _fit_batch(training, rows, system, quiet=quiet)
     seed_everything(training.seed, "weights")
     built = build_system(system, arguments) if isinstance(system, str) else system
@@ -236,7 +236,4 @@ def _prepare(system: System, rows: Rows, path: Path, config: Mapping[str, Any], 
     else:
         facts = Run(path).facts()
     system.use(facts)
-    if process_count() > 1:
-        convert_batch_norm(system)
-        broadcast_module(system)
     barrier()

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from counterpoint.data import Row
@@ -75,40 +74,43 @@ class _Distortion:
             image = operations[which](image, low + (high - low) * float(drawn[which]))
         return image
 
-    def _finish(self, picture: Image.Image, drawn: np.ndarray) -> Tensor:
-        """Everything after the crop, from drawn numbers (14,) in [0, 1)."""
+    def _finish(self, cut: Tensor, drawn: np.ndarray) -> Tensor:
+        """Everything after the cut, from (3, size, size) uint8 and drawn numbers (14,) in [0, 1)."""
+        image = pixels.to_float(cut, flip=bool(drawn[0] < self.flip))
         if self.rotation:
-            picture = pixels.rotate(picture, self.rotation * (2 * float(drawn[5]) - 1))
-        image = pixels.to_tensor(picture, flip=bool(drawn[0] < self.flip))  # (3, H, W)
+            image = pixels.rotate(image, self.rotation * (2 * float(drawn[5]) - 1))
         if drawn[1] < self.jitter_probability:
             image = self._colour(image, drawn[6:14])
         if drawn[2] < self.grey:
-            image = pixels.to_grey(image)  # (1, H, W)
+            image = pixels.to_grey(image)  # (1, size, size)
         if drawn[3] < self.blur:
             low, high = self.blur_radius
             image = pixels.blur(image, low + (high - low) * float(drawn[4]))
         return pixels.normalise(image, self.mean, self.std)
 
-    def _cut(self, image: Image.Image, size: int, scale: Range, drawn: np.ndarray) -> Tensor:
-        """One random resized crop, distorted: (3, size, size)."""
+    def _cut(self, picture: Tensor, size: int, scale: Range, drawn: np.ndarray) -> Tensor:
+        """One random resized crop of (3, H, W) uint8, distorted: (3, size, size)."""
         shapes = drawn[: 2 * pixels.ATTEMPTS].reshape(2, pixels.ATTEMPTS)
         areas = scale[0] + (scale[1] - scale[0]) * shapes[0]
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         rest = drawn[2 * pixels.ATTEMPTS :]
         box = pixels.crop_box(
-            *image.size,
+            picture.shape[2],
+            picture.shape[1],
             areas=areas.tolist(),
             ratios=np.exp(low + (high - low) * shapes[1]).tolist(),
             place=(float(rest[0]), float(rest[1])),
+            limits=self.ratio,
         )
-        return self._finish(pixels.resize_box(image, box, (size, size), bicubic=self.bicubic), rest[2:])
+        return self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), rest[2:])
 
     def _crops(self, row: Row, rng: np.random.Generator, plan: list[tuple[int, Range]]) -> list[Tensor]:
         """Cut every (size, scale) of the plan out of the row's picture, decoded once."""
         drawn = rng.random((len(plan), _NUMBERS))
-        image = decode(row["image"], smallest_side=self._needed(plan, drawn))
+        picture = pixels.to_bytes(decode(row["image"], smallest_side=self._needed(plan, drawn)))
         return [
-            self._cut(image, size, scale, numbers) for (size, scale), numbers in zip(plan, drawn, strict=True)
+            self._cut(picture, size, scale, numbers)
+            for (size, scale), numbers in zip(plan, drawn, strict=True)
         ]
 
     def _needed(self, plan: list[tuple[int, Range]], drawn: np.ndarray) -> int:
@@ -206,12 +208,12 @@ class Resize:
 
     def __call__(self, row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """One row -> {"image": (3, size, size)}; `rng` is not used."""
-        image = decode(row["image"], smallest_side=self.size)
-        width, height = image.size
+        picture = pixels.to_bytes(decode(row["image"], smallest_side=self.size))  # (3, H, W)
+        height, width = picture.shape[1:]
         box: pixels.Box = (0, 0, width, height)
         if self.crop == "centre":
             side = min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
+            left, top = (width - side) // 2, (height - side) // 2
             box = (left, top, left + side, top + side)
-        resized = pixels.resize_box(image, box, (self.size, self.size), bicubic=self.bicubic)
-        return {"image": pixels.normalise(pixels.to_tensor(resized), self.mean, self.std)}
+        resized = pixels.resize_box(picture, box, self.size, bicubic=self.bicubic)
+        return {"image": pixels.normalise(pixels.to_float(resized), self.mean, self.std)}

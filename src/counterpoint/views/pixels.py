@@ -1,8 +1,8 @@
 """Pixel operations: pure functions of a picture and of numbers that were drawn elsewhere.
 
-Cutting and resizing happen in Pillow on bytes. Colours and blur work on a float32 tensor (3, H, W) in [0, 1] in place, with
-the definitions of `torchvision.transforms.v2.functional`. All are elementwise, and the one mean is taken by NumPy: the
-result never depends on the number of threads.
+Pictures are cut and resized as bytes. Colours and blur work on a float32 tensor (3, H, W) in [0, 1] in place, with the
+definitions of `torchvision.transforms.v2.functional`. All are elementwise, and the one mean is taken by NumPy: the result
+never depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ __all__ = [
     "normalise",
     "resize_box",
     "rotate",
+    "to_bytes",
+    "to_float",
     "to_grey",
-    "to_tensor",
 ]
 
 GREY = (0.2989, 0.587, 0.114)
@@ -36,7 +37,10 @@ GREY = (0.2989, 0.587, 0.114)
 ATTEMPTS = 10
 """How often the shape of a crop is drawn before the centre is taken."""
 
-Box = tuple[float, float, float, float]
+_STRIP = 16_000
+"""Pixels that are worked on at once where many intermediate values are needed: they then stay in the cache."""
+
+Box = tuple[int, int, int, int]
 
 
 def crop_box(
@@ -47,7 +51,7 @@ def crop_box(
     ratios: Sequence[float],
     place: tuple[float, float],
     limits: tuple[float, float] = (3 / 4, 4 / 3),
-) -> tuple[int, int, int, int]:
+) -> Box:
     """The box of a random resized crop, as torchvision's `RandomResizedCrop` finds it.
 
     Args:
@@ -76,25 +80,36 @@ def crop_box(
     return left, top, left + box_width, top + box_height
 
 
-def resize_box(image: Image.Image, box: Box, size: tuple[int, int], *, bicubic: bool = False) -> Image.Image:
-    """Crop and resize in one pass, antialiased; `size` is (width, height)."""
-    method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
-    return image.resize(size, method, box=box, reducing_gap=3.0)
+def to_bytes(image: Image.Image) -> Tensor:
+    """RGB picture -> (3, H, W) uint8, channels last in memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def rotate(image: Image.Image, degrees: float) -> Image.Image:
-    """Turn anticlockwise about the centre at the same size; the corners become white, as transparency does."""
-    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=(255, 255, 255))
+def resize_box(pixels: Tensor, box: Box, size: int, *, bicubic: bool = False) -> Tensor:
+    """Cut a box (left, top, right, bottom) out of (3, H, W) uint8 and resize it, antialiased: (3, size, size) uint8.
+
+    torch's kernel for bytes gives Pillow's values to one level in 255, in a third to a fifth of its time.
+    """
+    left, top, right, bottom = box
+    cut = pixels[None, :, top:bottom, left:right]
+    mode = "bicubic" if bicubic else "bilinear"
+    return F.interpolate(cut, size=(size, size), mode=mode, antialias=True)[0]
 
 
-def to_tensor(image: Image.Image, *, flip: bool = False) -> Tensor:
-    """RGB picture -> (3, H, W) float32 in [0, 1], mirrored left to right if `flip`."""
-    pixels = np.asarray(image)  # (H, W, 3)
-    if flip:
-        pixels = pixels[:, ::-1]
-    out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
-    np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), out=out)
-    return torch.from_numpy(out)
+def to_float(pixels: Tensor, *, flip: bool = False) -> Tensor:
+    """(3, H, W) uint8 -> float32 in [0, 1], contiguous and new, mirrored left to right if `flip`."""
+    pixels = pixels.flip(2) if flip else pixels
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+
+
+def rotate(pixels: Tensor, degrees: float) -> Tensor:
+    """Turn (3, H, W) in [0, 1] anticlockwise about its centre; the corners become white, as transparency does."""
+    angle, (height, width) = math.radians(degrees), pixels.shape[1:]
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turn = torch.tensor([[[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]])
+    grid = F.affine_grid(turn, [1, 3, height, width], align_corners=False)
+    # What lies outside is sampled as zero: sample the negative.
+    return 1.0 - F.grid_sample(1.0 - pixels[None], grid, align_corners=False)[0]
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -117,8 +132,8 @@ def _luma(pixels: Tensor) -> Tensor:
 
 def adjust_contrast(pixels: Tensor, factor: float) -> Tensor:
     """Blend with the mean luma of the picture, in place: 0 is flat grey, 1 the picture itself."""
-    means = pixels.numpy().reshape(3, -1).mean(axis=1, dtype=np.float64)
-    pixels.mul_(factor).add_((1 - factor) * float(means @ np.asarray(GREY)))
+    means = pixels.numpy().reshape(3, -1).mean(axis=1)  # NumPy sums pairwise, in one thread
+    pixels.mul_(factor).add_((1 - factor) * sum(float(m) * weight for m, weight in zip(means, GREY, strict=True)))
     return pixels.clamp_(0.0, 1.0) if factor > 1 else pixels
 
 
@@ -132,22 +147,31 @@ def adjust_saturation(pixels: Tensor, factor: float) -> Tensor:
 def adjust_hue(pixels: Tensor, shift: float) -> Tensor:
     """Turn the hue by `shift` of a full circle, in [-0.5, 0.5]; value and saturation stay. In place.
 
-    With V the largest channel, C the difference of largest and smallest, and h the hue in sixths of the circle, a channel is
-    V - C clip(2 - d, 0, 1), where d is the distance of h from the channel's opposite hue around the circle. That needs
-    neither HSV pictures nor a modulo: for x in [-1, 11), the distance of x from 2 on a circle of 6 is ||x - 5| - 3|.
+    With V the largest and v the smallest channel, C = V - v, and h the hue in sixths of the circle, a channel becomes
+    V - C clip(2 - d, 0, 1), where d is the distance of h + 6 shift from the channel's place on the circle. For x in [-1, 11)
+    the distance of x from 2 on a circle of length 6 is ||x - 5| - 3|; multiplied by C nothing is divided, so grey pixels
+    need no special case.
     """
+    rows = max(1, _STRIP // pixels.shape[2])
+    for first in range(0, pixels.shape[1], rows):
+        _turn_hue(pixels[:, first : first + rows], shift)
+    return pixels
+
+
+def _turn_hue(pixels: Tensor, shift: float) -> None:
     red, green, blue = pixels
-    value = torch.maximum(torch.maximum(red, green), blue)  # (H, W)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    value = torch.maximum(torch.maximum(red, green), blue)  # (rows, W)
+    lowest = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - lowest
     from_green = torch.add(blue - red, chroma, alpha=2)
     from_blue = torch.add(red - green, chroma, alpha=4)
-    hue = torch.where(value == red, green - blue, torch.where(value == green, from_green, from_blue))
-    hue.div_(chroma.clamp(min=1e-8))  # (H, W) in [-1, 5]
-    for channel, opposite in enumerate((5.0, 3.0, 1.0)):
-        distance = (hue + ((opposite + 6 * shift) % 6 - 5)).abs_().sub_(3).abs_()
-        share = distance.neg_().add_(2).clamp_(0.0, 1.0).mul_(chroma)
-        torch.sub(value, share, out=pixels[channel])
-    return pixels
+    # 0 where a channel is the largest, else 1: interpolating is ten times as fast as `torch.where`, and exact.
+    not_green, not_red = torch.sub(value, green).sign_(), torch.sub(value, red).sign_()
+    hue = (green - blue).lerp_(from_green.lerp_(from_blue, not_green), not_red)  # (rows, W): h * C
+    three, base = chroma * 3, torch.sub(value, chroma, alpha=2)
+    for channel, place in enumerate((5.0, 3.0, 1.0)):
+        distance = torch.add(hue, chroma, alpha=(place + 6 * shift) % 6 - 5).abs_().sub_(three).abs_()
+        torch.clamp(distance.add_(base), lowest, value, out=pixels[channel])
 
 
 def to_grey(pixels: Tensor) -> Tensor:
@@ -157,15 +181,15 @@ def to_grey(pixels: Tensor) -> Tensor:
 
 def blur(pixels: Tensor, radius: float) -> Tensor:
     """Gaussian blur of (C, H, W) with standard deviation `radius` in pixels; edge pixels are repeated outwards."""
-    reach = min(max(1, math.ceil(3 * radius)), 16)
+    reach = max(1, min(round(3 * radius), *pixels.shape[1:]))
     weights = [math.exp(-0.5 * (step / radius) ** 2) for step in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
     padded = F.pad(pixels.unsqueeze(0), (reach, reach, reach, reach), mode="replicate")[0]
-    height, width = pixels.shape[1:]
-    for axis, size in ((1, height), (2, width)):
+    for axis, size in ((1, pixels.shape[1]), (2, pixels.shape[2])):
         out = padded.narrow(axis, reach, size) * (weights[0] / total)
+        pair = torch.empty_like(out)
         for step in range(1, reach + 1):
-            pair = padded.narrow(axis, reach - step, size) + padded.narrow(axis, reach + step, size)
+            torch.add(padded.narrow(axis, reach - step, size), padded.narrow(axis, reach + step, size), out=pair)
             out.add_(pair, alpha=weights[step] / total)
         padded = out
     return padded

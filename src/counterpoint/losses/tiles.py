@@ -1,0 +1,84 @@
+"""The similarity matrix of two sets of rows, one tile at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["SAFE_LOGIT", "Similarity", "tile_bounds", "working_dtype"]
+
+TILE = 4096
+"""Rows and columns of a tile (64 MB in float32). Smaller ones are no faster, and suffer when cores are
+shared: every operation on a tile ends with the threads waiting for each other."""
+TILE_WITHIN = 2048
+"""The same for rows against themselves, where smaller tiles leave out more of the half that need not be
+visited."""
+SAFE_LOGIT = 50.0
+"""exp(+-50), summed over any batch and divided by such a sum, is far from the ends of float32."""
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 when any tensor is float64, else float32: half precision is accumulated in float32."""
+    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def tile_bounds(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+@dataclass
+class Similarity:
+    """What defines the matrix of logits: scale * query @ key.T + bias, without the entries of `skip`.
+
+    Attributes:
+        query: (N, D); key: (M, D), the same object as `query` when `within`.
+        scale: factor of the products.
+        bias: (M,) or (N, M), or None.
+        skip: (N, S) columns left out of row i's sum, and of that column's sum.
+        within: rows against themselves; only tiles on and above the diagonal are visited.
+        bounded: every logit lies in [-SAFE_LOGIT, SAFE_LOGIT].
+    """
+
+    query: Tensor
+    key: Tensor
+    scale: float
+    bias: Tensor | None
+    skip: Tensor | None
+    within: bool = False
+    bounded: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        longest = [float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (self.query, self.key)]
+        # A NaN fails the comparison and so takes the careful way, which hands it on to the loss.
+        self.bounded = self.bias is None and abs(self.scale) * longest[0] * longest[1] <= SAFE_LOGIT
+
+    def tiles(self) -> Iterator[tuple[slice, slice]]:
+        """(rows, columns) of each tile; with `within`, both grids are the same and columns >= rows."""
+        size = TILE_WITHIN if self.within else TILE
+        for rows in tile_bounds(len(self.query), size):
+            for columns in tile_bounds(len(self.key), size):
+                if not self.within or columns.start >= rows.start:
+                    yield rows, columns
+
+    def buffer(self) -> Tensor:
+        """Room for one tile, used for all of them."""
+        size = TILE_WITHIN if self.within else TILE
+        return self.query.new_empty(min(size, len(self.query)) * min(size, len(self.key)))
+
+    def logits(self, rows: slice, columns: slice, buffer: Tensor) -> Tensor:
+        """(n, m) logits of a tile, in `buffer`; skipped entries are -inf."""
+        query, key = self.query[rows], self.key[columns]
+        tile = buffer[: len(query) * len(key)].view(len(query), len(key))  # (n, m)
+        torch.addmm(tile, query, key.T, beta=0, alpha=self.scale, out=tile)
+        if self.bias is not None:
+            tile += self.bias[columns] if self.bias.dim() == 1 else self.bias[rows, columns]
+        if self.skip is not None:
+            for column in (self.skip[rows] - columns.start).unbind(1):
+                inside = (column >= 0) & (column < len(key))
+                place = column.clamp(0, len(key) - 1)[:, None]  # (n, 1)
+                tile.scatter_(1, place, tile.gather(1, place).masked_fill_(inside[:, None], float("-inf")))
+        return tile
