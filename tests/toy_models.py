@@ -139,9 +139,7 @@ class TokenModel(System):
         return {"ids": pad(samples)}
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {
-            "text": nn.functional.normalize(self.words(batch["ids"]), dim=2) * (batch["ids"] > 0)[..., None]
-        }
+        return {"text": nn.functional.normalize(self.words(batch["ids"]), dim=2) * (batch["ids"] > 0)[..., None]}
 
     def score(self, queries: Tensor, keys: Tensor) -> Tensor:
         cosines = torch.einsum("qnd,kmd->qknm", queries, keys).masked_fill(~keys.any(2)[None, :, None], -2)
@@ -176,6 +174,5 @@ def sentences(count: int, seed: int = 0) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     vocabulary = [f"word{number}" for number in range(200)]
     return [
-        {"id": f"t{number}", "text": " ".join(rng.choice(vocabulary, rng.integers(1, 31)))}
-        for number in range(count)
+        {"id": f"t{number}", "text": " ".join(rng.choice(vocabulary, rng.integers(1, 31)))} for number in range(count)
     ]

@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 from scipy import stats
 
+from counterpoint.data import open_rows
 from counterpoint.evaluation.evaluate import evaluate
-from counterpoint.reporting.figures import claim_figure
+from counterpoint.reporting.claim import claim_figure
 from counterpoint.run import load
 from counterpoint.storage import write_json
 from counterpoint.system import find_system
@@ -145,19 +146,18 @@ def _scores(claim: Mapping[str, Any], arm: Mapping[str, Any], folder: Path, seed
     settings = _merged(claim.get("evaluation", {}), arm.get("evaluation"))
     measures = settings.pop("measures", [])
     scores: dict[str, float] = {}
+    data = settings.pop("data", claim.get("data"))
     if settings.get("protocols") != []:
-        result = evaluate(folder, settings.pop("data", claim.get("data")), seed=seed, **settings)
+        result = evaluate(folder, data, seed=seed, **settings)
         scores |= {name: float(value) for name, value in result["scores"].items()}
     if measures:
-        model = load(folder)
+        model, rows = load(folder), open_rows(data)
         for name in measures:
-            scores[name] = float(getattr(model, f"measure_{name}")(seed=seed))
+            scores[name] = float(getattr(model, f"measure_{name}")(rows, seed=seed))
     return scores
 
 
-def _compare(
-    comparison: Mapping[str, Any], scores: Mapping[str, Mapping[str, list[float]]]
-) -> Comparison:
+def _compare(comparison: Mapping[str, Any], scores: Mapping[str, Mapping[str, list[float]]]) -> Comparison:
     metric, baseline = comparison["metric"], comparison["baseline"]
     treated = scores[comparison["treatment"]][metric]
     if isinstance(baseline, int | float):

@@ -5,11 +5,13 @@ import random
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pictures import plain
 
 from counterpoint.data import BadRow, DataError, Loader, Row, Rows, open_rows
 
@@ -49,14 +51,14 @@ def test_batches_hold_what_collate_returns_and_the_ids() -> None:
     assert loader.seen == 40 and loader.skipped == []
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("view", [draw, picky])
 def test_workers_change_nothing(workers: int, view: Any) -> None:
-    plain = Loader(numbers(), view, batch=8, seed=5, max_skip_rate=0.5)
+    quiet = Loader(numbers(), view, batch=8, seed=5, max_skip_rate=0.5)
     busy = Loader(numbers(), view, batch=8, seed=5, workers=workers, max_skip_rate=0.5)
     for epoch in (0, 1):
-        assert same(list(plain.batches(epoch)), list(busy.batches(epoch)))
-    assert plain.skipped == busy.skipped and plain.seen == busy.seen
+        assert same(list(quiet.batches(epoch)), list(busy.batches(epoch)))
+    assert quiet.skipped == busy.skipped and quiet.seen == busy.seen
 
 
 def test_the_global_generators_are_left_alone() -> None:
@@ -149,7 +151,13 @@ def test_too_many_bad_rows_stop_the_run(workers: int) -> None:
     few = Loader(numbers(20), picky, batch=4, seed=0, max_skip_rate=0.05, workers=workers)
     with pytest.raises(DataError, match="2 of 20 rows"):
         list(few.batches(0))
-    assert len(list(Loader(numbers(400), picky, batch=8, seed=0, max_skip_rate=0.1).batches(0))) == 50
+
+
+def test_an_allowed_rate_is_no_false_alarm() -> None:
+    """Exactly the allowed share is bad; in many orders the bad rows come early."""
+    for seed in range(20):
+        loader = Loader(numbers(200), picky, batch=8, seed=seed, max_skip_rate=0.1)
+        assert len(list(loader.batches(0))) == 25 and len(loader.skipped) == 20
 
 
 def test_not_one_usable_row() -> None:
@@ -246,19 +254,23 @@ from counterpoint.data.images import decode
 import numpy as np, torch
 def view(row, rng):
     return {"x": torch.from_numpy(np.asarray(decode(row["image"])).copy()).float() + rng.random(), "y": row["label"]}
-rows = open_rows("digits")
+rows = open_rows(sys.argv[2])
 total = hashlib.sha256(rows.fingerprint.encode())
-for batch in Loader(rows, view, batch=64, seed=3, workers=int(sys.argv[1]), group=sys.argv[2] or None).batches(1):
+for batch in Loader(rows, view, batch=8, seed=3, workers=int(sys.argv[1])).batches(1):
     total.update("".join(batch["_ids"]).encode() + batch["x"].numpy().tobytes() + batch["y"].numpy().tobytes())
 print(total.hexdigest())
 """
 
 
-def test_same_samples_for_any_hash_seed_and_worker_count() -> None:
+def test_same_samples_for_any_hash_seed_and_worker_count(tmp_path: Path) -> None:
+    for number in range(40):
+        path = tmp_path / "abcde"[number % 5] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(plain(number))
     found = set()
-    for hash_seed, workers in (("0", "0"), ("1", "2"), ("random", "0")):
+    for hash_seed, workers in (("0", "0"), ("1", "2")):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", _SCRIPT, workers, ""]
+        command = [sys.executable, "-c", _SCRIPT, workers, str(tmp_path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found.add(done.stdout)
     assert len(found) == 1
@@ -271,5 +283,5 @@ def test_builtin_rows_in_workers() -> None:
         return {"pixels": torch.from_numpy(np.asarray(decode(row["image"])).copy())}
 
     rows = open_rows("digits:validation")
-    plain, busy = (list(Loader(rows, pixels, batch=32, seed=0, workers=w).batches(0)) for w in (0, 2))
-    assert same(plain, busy) and plain[0]["pixels"].shape == (32, 8, 8, 3)
+    quiet, busy = (list(Loader(rows, pixels, batch=32, seed=0, workers=w).batches(0)) for w in (0, 2))
+    assert same(quiet, busy) and quiet[0]["pixels"].shape == (32, 8, 8, 3)

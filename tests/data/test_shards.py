@@ -55,7 +55,11 @@ def test_labels_and_json_become_columns(tmp_path: Path) -> None:
     members: list[Member] = []
     for number, label in enumerate(["cat", "dog", "cat"]):
         fields = json.dumps({"caption": f"a {label}", "width": 12}).encode()
-        members += [(f"x/{number}.jpg", plain(number)), (f"x/{number}.cls", label.encode()), (f"x/{number}.json", fields)]
+        members += [
+            (f"x/{number}.jpg", plain(number)),
+            (f"x/{number}.cls", label.encode()),
+            (f"x/{number}.json", fields),
+        ]
     rows = open_rows(write_tar(tmp_path / "a.tar", members), columns={"text": "caption"})
     assert set(rows.columns) == {"image", "label", "text", "width"}
     assert rows.class_names == ["cat", "dog"] and rows.column("label") == [0, 1, 0]

@@ -28,7 +28,7 @@ def test_csv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_csv_records_of_several_lines_and_blank_lines(tmp_path: Path, end: str) -> None:
-    content = end.join(["a,b", '"x', '', 'y",1', "", "  ", "z,2", 'five" inch,3', '"","4"'])
+    content = end.join(["a,b", '"x', "", 'y",1', "", "  ", "z,2", 'five" inch,3', '"","4"'])
     rows = open_rows(write(tmp_path / "a.csv", content))
     assert rows.column("b") == ["1", "2", "3", "4"]
     assert rows[0]["a"].split() == ["x", "y"] and rows[2]["a"] == 'five" inch' and rows[3]["a"] == ""

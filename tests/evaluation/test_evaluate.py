@@ -66,9 +66,7 @@ def test_a_model_that_knows_the_colours_beats_chance_everywhere() -> None:
 def test_the_record_says_what_it_takes_to_repeat_it(tmp_path: Path) -> None:
     rows = _rows()
     found = evaluate(PairModel(COLOURS), rows, seed=3, out=tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text())["evaluations"] == [
-        json.loads(json.dumps(found))
-    ]
+    assert json.loads((tmp_path / "scores.json").read_text())["evaluations"] == [json.loads(json.dumps(found))]
     assert found["seed"] == 3
     assert found["data"]["name"] == "cards"
     assert found["data"]["fingerprint"] == rows.fingerprint
@@ -94,9 +92,7 @@ def test_it_repeats_to_the_same_numbers_and_replaces_its_record(tmp_path: Path) 
 
 def test_other_weights_have_another_checksum() -> None:
     first, second = ImageModel(), ImageModel()
-    records = [
-        evaluate(model, _rows(columns=("image",)))["model"]["checksum"] for model in (first, first, second)
-    ]
+    records = [evaluate(model, _rows(columns=("image",)))["model"]["checksum"] for model in (first, first, second)]
     assert records[0] == records[1] != records[2]
 
 
@@ -108,9 +104,7 @@ def test_test_labels_never_reach_the_choice_of_the_probe() -> None:
     labels = np.random.default_rng(0).permutation(60) % 4
     shuffled = [dict(test[place]) | {"label": int(labels[place])} for place in range(60)]
     noise = Rows.from_list(shuffled, name="cards", class_names=test.class_names)
-    honest, blind = (
-        evaluate(model, rows, train_data=train, protocols=["linear_probe"]) for rows in (test, noise)
-    )
+    honest, blind = (evaluate(model, rows, train_data=train, protocols=["linear_probe"]) for rows in (test, noise))
     name = "accuracy_by_strength_on_held_out_train_rows"
     assert honest["protocols"]["linear_probe"][name] == blind["protocols"]["linear_probe"][name]
     assert honest["protocols"]["linear_probe"]["strength"] == blind["protocols"]["linear_probe"]["strength"]
@@ -188,9 +182,7 @@ def test_sts_and_passages_for_a_text_model() -> None:
 
 
 def test_settings_of_a_protocol_can_be_given() -> None:
-    found = evaluate(
-        PairModel(COLOURS), _rows(), protocols={"few_shot": {"shots": [2], "episodes": 5}, "knn": None}
-    )
+    found = evaluate(PairModel(COLOURS), _rows(), protocols={"few_shot": {"shots": [2], "episodes": 5}, "knn": None})
     assert "few_shot/2_shot_accuracy" in found["scores"]
     assert found["protocols"]["few_shot"]["settings"]["episodes"] == 5
     assert set(found["protocols"]) == {"few_shot", "knn"}
@@ -223,13 +215,9 @@ def test_classifiers_are_scored_by_their_own_answers() -> None:
 
     rows = coloured(41)
     rows[3]["image"] = b"broken"
-    found = evaluate(
-        Classifier(COLOURS), Rows.from_list(rows, class_names=list(COLOURS)), protocols=["classification"]
-    )
+    found = evaluate(Classifier(COLOURS), Rows.from_list(rows, class_names=list(COLOURS)), protocols=["classification"])
     assert found["scores"]["classification/accuracy"] == 1.0
-    assert found["protocols"]["classification"]["accuracy_by_class"] == dict.fromkeys(
-        Classifier.class_names, 1.0
-    )
+    assert found["protocols"]["classification"]["accuracy_by_class"] == dict.fromkeys(Classifier.class_names, 1.0)
     assert found["protocols"]["classification"]["rows"] == 40
     assert [row["id"] for row in found["skipped"]] == ["p3"]
 

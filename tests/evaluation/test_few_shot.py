@@ -12,9 +12,7 @@ from counterpoint.evaluation.few_shot import few_shot_accuracy
 def _data(spread: float) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 8
-    return torch.randn(8, 12, generator=generator)[labels] + spread * torch.randn(
-        200, 12, generator=generator
-    ), labels
+    return torch.randn(8, 12, generator=generator)[labels] + spread * torch.randn(200, 12, generator=generator), labels
 
 
 def test_against_a_loop_over_the_same_draws() -> None:

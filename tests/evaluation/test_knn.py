@@ -30,9 +30,7 @@ def test_against_scikit_learn() -> None:
         found = knn_scores(train, train_labels, test, classes=4, k=7, temperature=0.1)
         np.testing.assert_allclose(found.numpy(), model.predict_proba(test.numpy()), atol=1e-4)
         expected = (model.predict(test.numpy()) == test_labels.numpy()).mean()
-        assert knn_accuracy(train, train_labels, test, test_labels, k=7, temperature=0.1) == pytest.approx(
-            expected
-        )
+        assert knn_accuracy(train, train_labels, test, test_labels, k=7, temperature=0.1) == pytest.approx(expected)
 
 
 def test_against_a_loop() -> None:

@@ -13,9 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from counterpoint.evaluation.linear_probe import linear_probe
 
 
-def _data(
-    rows: int = 240, noise: float = 2.0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _data(rows: int = 240, noise: float = 2.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(3, 10, generator=generator)
     labels = torch.arange(rows) % 3
@@ -41,9 +39,7 @@ def test_the_strength_is_chosen_without_the_test_rows() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         labels = test_labels[torch.randperm(len(test_labels), generator=generator)]
-        other = linear_probe(
-            train, train_labels, torch.randn(test.shape, generator=generator) * 9 + 5, labels
-        )
+        other = linear_probe(train, train_labels, torch.randn(test.shape, generator=generator) * 9 + 5, labels)
         assert (other.strength, other.selection) == (chosen.strength, chosen.selection)
 
 

@@ -63,9 +63,7 @@ def test_against_values_of_trec_eval(file: Path) -> None:
     )
     assert values
     for name, expected in values.items():
-        np.testing.assert_allclose(
-            found[name.replace("_at_", "@")].numpy(), expected, atol=2e-9, err_msg=name
-        )
+        np.testing.assert_allclose(found[name.replace("_at_", "@")].numpy(), expected, atol=2e-9, err_msg=name)
 
 
 def test_equal_scores_keep_the_order_of_the_columns() -> None:
@@ -87,9 +85,7 @@ def test_tiles_give_the_values_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_hit_is_any_row_of_the_group() -> None:
     gallery = torch.eye(4)
     queries = torch.tensor([[0.0, 1.0, 0.5, 0.0]])
-    found = rank_gallery(
-        queries, gallery, same_group(torch.tensor([1]), torch.tensor([1, 0, 1, 1])), at=(1, 2)
-    )
+    found = rank_gallery(queries, gallery, same_group(torch.tensor([1]), torch.tensor([1, 0, 1, 1])), at=(1, 2))
     assert float(found["hit@1"]) == 0.0
     assert float(found["hit@2"]) == 1.0
     assert float(found["recall@2"]) == pytest.approx(1 / 3)
@@ -114,9 +110,7 @@ def test_chance_is_the_mean_over_random_orders() -> None:
     draws = 1500
     totals: dict[str, float] = {}
     for _ in range(draws):
-        found = rank_gallery(
-            torch.rand(4, 20, generator=rng), torch.eye(20), lambda rows: groups[rows], at=(1, 5, 30)
-        )
+        found = rank_gallery(torch.rand(4, 20, generator=rng), torch.eye(20), lambda rows: groups[rows], at=(1, 5, 30))
         for name in expected:
             totals[name] = totals.get(name, 0.0) + float(found[name].mean()) / draws
     for name, value in expected.items():

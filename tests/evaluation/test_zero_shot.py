@@ -20,9 +20,7 @@ from counterpoint.evaluation.zero_shot import (
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "clip"
 
 
-@pytest.mark.parametrize(
-    "file", sorted(GOLDEN.glob("zero_shot_classifier_*.npz")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("zero_shot_classifier_*.npz")), ids=lambda path: path.stem)
 def test_against_recorded_values(file: Path) -> None:
     with np.load(file, allow_pickle=False) as stored:
         values = {name: torch.from_numpy(stored[name]) for name in stored.files}

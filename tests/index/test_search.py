@@ -134,17 +134,13 @@ def test_errors_say_what_to_do(cards: tuple[Path, PairModel], tmp_path: Path) ->
         search(table, "x", mode="fuzzy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="top must be at least 1, got 0"):
         search(table, "x", top=0)
-    images = embed(
-        ImageModel(), [{"id": r["id"], "image": r["image"]} for r in coloured(9)], out=tmp_path / "i"
-    )
+    images = embed(ImageModel(), [{"id": r["id"], "image": r["image"]} for r in coloured(9)], out=tmp_path / "i")
     with pytest.raises(ValueError, match="the rows of i.lance have no text to look for words in"):
         search(images, "x", mode="text")
 
 
 def test_a_query_that_the_model_cannot_embed(tmp_path: Path) -> None:
     model = ImageModel()
-    images = embed(
-        model, [{"id": row["id"], "image": row["image"]} for row in coloured(9)], out=tmp_path / "i"
-    )
+    images = embed(model, [{"id": row["id"], "image": row["image"]} for row in coloured(9)], out=tmp_path / "i")
     with pytest.raises(ValueError, match="cannot embed a query by text"):
         search(images, "a red door", model=model)

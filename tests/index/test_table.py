@@ -74,8 +74,8 @@ def _check_resumed(tmp_path: Path, kills: Sequence[int]) -> None:
         np.testing.assert_allclose(row["vector"], expected["vector"], atol=1e-6)
 
 
-def test_a_call_that_was_killed_twice_goes_on_where_it_was(tmp_path: Path) -> None:
-    _check_resumed(tmp_path, (6, 5))
+def test_a_call_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    _check_resumed(tmp_path, (8,))
 
 
 @pytest.mark.slow
@@ -154,9 +154,7 @@ def test_tokens_are_stored_without_padding(tmp_path: Path) -> None:
 def test_a_space_can_be_chosen(tmp_path: Path) -> None:
     out = embed(PairModel(COLOURS), coloured(6), out=tmp_path / "t", space="image")
     assert "vector_text" not in _contents(out)[0]
-    with pytest.raises(
-        ValueError, match="the model has no space 'pictures' for these rows; it has image, text"
-    ):
+    with pytest.raises(ValueError, match="the model has no space 'pictures' for these rows; it has image, text"):
         embed(PairModel(COLOURS), coloured(6), out=tmp_path / "u", space="pictures")
 
 

@@ -61,7 +61,9 @@ class Case:
 
 def unit_rows(generator: torch.Generator, *shape: int) -> Tensor:
     """Random unit vectors in float64."""
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1
+    )
 
 
 def log_uniform(generator: torch.Generator, low: float, high: float) -> float:

@@ -7,7 +7,7 @@ import torch
 from loss_case import Case, all_cases, convert, random_arguments, with_gradient
 
 import counterpoint.losses
-from counterpoint.losses import late_interaction, tiles
+from counterpoint.losses import tiles
 
 CASES = all_cases()
 LINEAR = [case for case in CASES if case.linear and case.rows]
@@ -58,7 +58,7 @@ def test_tiles_change_nothing(case: Case, sharp: bool, monkeypatch: pytest.Monke
     for size in (1, 2, 4):
         monkeypatch.setattr(tiles, "TILE", size)
         monkeypatch.setattr(tiles, "TILE_WITHIN", size)
-        monkeypatch.setattr("counterpoint.losses.late_interaction.TILE", 12 * size)
+        monkeypatch.setattr(tiles, "TILE_TOKENS", 12 * size)
         value, gradient = with_gradient(case, arguments)
         torch.testing.assert_close(value, whole, rtol=1e-12, atol=1e-12)
         for name, expected in whole_gradient.items():
@@ -185,9 +185,8 @@ def test_memory_is_linear_in_the_batch(case: Case, monkeypatch: pytest.MonkeyPat
 
 
 def test_late_interaction_never_holds_all_token_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("counterpoint.losses.late_interaction.TILE", 1024)
+    monkeypatch.setattr(tiles, "TILE_TOKENS", 1024)
     case = next(case for case in CASES if case.name == "late_interaction")
     small, large = (_largest_tensor(case, rows) for rows in (64, 128))
     assert large <= 4.1 * small  # the two (N, N) results
     assert large <= 128 * 128 * 3 * 4 / 10
-    assert late_interaction is counterpoint.losses.late_interaction

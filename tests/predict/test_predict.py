@@ -64,9 +64,7 @@ def test_one_bad_file_never_stops_the_rest(tmp_path: Path) -> None:
         found = predict(Classifier(), rows, out=tmp_path / f"answers{batch}", batch=batch)
         assert [line["label"] for line in _lines(found.path)] == list(COLOURS)
         assert [row.id for row in found.skipped] == ["broken.png"]
-        assert [line["id"] for line in _lines(tmp_path / f"answers{batch}" / "skipped.jsonl")] == [
-            "broken.png"
-        ]
+        assert [line["id"] for line in _lines(tmp_path / f"answers{batch}" / "skipped.jsonl")] == ["broken.png"]
 
 
 @pytest.mark.parametrize("classes", ["red,green, blue", ["red", "green", "blue"], "file"])
@@ -113,9 +111,7 @@ def test_nothing_is_left_behind_by_an_error(tmp_path: Path) -> None:
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
     rows = coloured(4)
-    with pytest.raises(
-        ValueError, match="TextModel has 0 things to predict; an image-text model classifies when"
-    ):
+    with pytest.raises(ValueError, match="TextModel has 0 things to predict; an image-text model classifies when"):
         predict(TextModel(), rows, out=tmp_path)
     with pytest.raises(ValueError, match="no task is called 'paint'; there are classify"):
         predict(Classifier(), rows, out=tmp_path, task="paint")
@@ -148,8 +144,6 @@ def test_models_told_their_classes_say_so(tmp_path: Path) -> None:
 def test_numbers_stand_for_classes_without_names(tmp_path: Path) -> None:
     model = Classifier()
     model.class_names = None  # type: ignore[assignment]
-    rows = Rows.from_list(
-        [{"image": np.zeros((8, 8, 3), np.uint8)}, {"image": np.full((8, 8, 3), 255, np.uint8)}]
-    )
+    rows = Rows.from_list([{"image": np.zeros((8, 8, 3), np.uint8)}, {"image": np.full((8, 8, 3), 255, np.uint8)}])
     found = predict(model, rows, out=tmp_path)
     assert [line["label"] for line in _lines(found.path)][1] == "3"

@@ -88,9 +88,7 @@ def test_stop_in_every_stage(tmp_path: Path) -> None:
 def test_micro_batches_resume(tmp_path: Path) -> None:
     whole = run(build(QueueToy, dropout=0.3), tmp_path / "whole", micro_batch=5, clip_gradient=0.5)
     interrupted(QueueToy, tmp_path / "parts", 25, {"dropout": 0.3}, micro_batch=5, clip_gradient=0.5)
-    parts = run(
-        build(QueueToy, dropout=0.3), tmp_path / "parts", resume=True, micro_batch=5, clip_gradient=0.5
-    )
+    parts = run(build(QueueToy, dropout=0.3), tmp_path / "parts", resume=True, micro_batch=5, clip_gradient=0.5)
     assert same_end(whole.path, parts.path)
 
 
@@ -110,9 +108,7 @@ def test_a_finished_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     train(build(Toy), make_rows(), out=tmp_path / "run", overrides=settings(), resume=True)
     assert "finished after 14 steps" in capsys.readouterr().err
-    assert before == {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()
-    }
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
 def test_resume_without_data_and_settings_takes_those_of_the_run(tmp_path: Path) -> None:

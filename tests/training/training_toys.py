@@ -24,9 +24,7 @@ def make_rows(count: int = 64, *, seed: int = 0, width: int = WIDTH) -> list[dic
     """Rows with a vector `x` and a length `n`."""
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((count, width))
-    return [
-        {"id": f"r{i:04d}", "x": values[i].tolist(), "n": int(generator.integers(1, 5))} for i in range(count)
-    ]
+    return [{"id": f"r{i:04d}", "x": values[i].tolist(), "n": int(generator.integers(1, 5))} for i in range(count)]
 
 
 class NoisyViews:
@@ -38,9 +36,7 @@ class NoisyViews:
     def __call__(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         x = np.asarray(row["x"])
         dtype = getattr(torch, self.dtype)
-        first, second = (
-            torch.as_tensor(x + self.noise * rng.standard_normal(x.shape), dtype=dtype) for _ in range(2)
-        )
+        first, second = (torch.as_tensor(x + self.noise * rng.standard_normal(x.shape), dtype=dtype) for _ in range(2))
         return {"first": first, "second": second, "n": row["n"]}
 
 
@@ -59,9 +55,7 @@ class Toy(System):
     def __init__(self, noise: float = 0.1, dropout: float = 0.0, dtype: str = "float32") -> None:
         super().__init__()
         self.noise, self.dtype = noise, dtype
-        self.backbone = nn.Sequential(
-            nn.Linear(WIDTH, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, DIM)
-        )
+        self.backbone = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, DIM))
         self.head = nn.Linear(DIM, DIM)
         self.to(getattr(torch, dtype))
 

@@ -180,9 +180,7 @@ def _is_packed_file(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
-def write_arrow(
-    path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, block: int = 1000
-) -> Path:
+def write_arrow(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, block: int = 1000) -> Path:
     """Write rows to an Arrow stream file, whole or not at all; memory holds one block of rows."""
     remaining = iter(rows)
     with (

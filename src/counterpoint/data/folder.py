@@ -166,9 +166,7 @@ def _caption(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(_CAPTION_LIMIT).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadRow(
-            f"caption {path.name} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        raise BadRow(f"caption {path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def open_folder(base: Path, *, split: str | None, name: str) -> Rows:
@@ -205,9 +203,7 @@ def open_folder(base: Path, *, split: str | None, name: str) -> Rows:
     indices = None
     if captions and not captioned.all():
         indices = np.flatnonzero(captioned)
-        skipped = skipped + [
-            (reader.row_id(int(n)), "no caption beside it") for n in np.flatnonzero(~captioned)
-        ]
+        skipped = skipped + [(reader.row_id(int(n)), "no caption beside it") for n in np.flatnonzero(~captioned)]
     return Rows(reader, name=name, indices=indices, class_names=class_names, skipped=skipped)
 
 
@@ -231,9 +227,7 @@ def _find_media(base: Path) -> tuple[str, _Found]:
     media = max(kinds, key=lambda kind: len(kinds[kind].ends))
     if not kinds[media].ends:
         seen = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in others.most_common(5))
-        raise DataError(
-            f"{base}: no pictures, clips or recordings in it; found: {seen or 'nothing, it is empty'}"
-        )
+        raise DataError(f"{base}: no pictures, clips or recordings in it; found: {seen or 'nothing, it is empty'}")
     return media, kinds[media]
 
 
@@ -251,9 +245,7 @@ def _walk(base: Path, endings: frozenset[str], *, sniff: bool) -> _Found:
                 continue
             visited.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as scan:
-                entries = sorted(
-                    (entry for entry in scan if not entry.name.startswith(".")), key=lambda e: e.name
-                )
+                entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
             found.skipped.append((printable(os.fsencode(below)), f"folder cannot be read: {error.strerror}"))
             continue

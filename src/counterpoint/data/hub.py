@@ -37,9 +37,7 @@ def open_hub(hub_id: str, *, split: str | None, id_column: str | None) -> Rows:
         DataError: no such data set, split or network.
     """
     if not _HUB_ID.match(hub_id):
-        raise DataError(
-            f"hub:{hub_id} is no hub id; write hub:organisation/name or hub:organisation/name@revision"
-        )
+        raise DataError(f"hub:{hub_id} is no hub id; write hub:organisation/name or hub:organisation/name@revision")
     repository, _, revision = hub_id.partition("@")
     dataset = _load(f"hub:{hub_id}", repository, split=split or "train", revision=revision or None)
     identity = f"hub {hub_id} {split} {dataset._fingerprint}"

@@ -51,6 +51,4 @@ def _number_classes(rows: Rows, numbers: dict[Any, int]) -> Rows:
     if found[0] >= 0 and found[-1] + 1 <= 2 * len(found):
         return rows.with_codes(numbers, [str(code) for code in range(found[-1] + 1)])
     places = {number: place for place, number in enumerate(found)}
-    return rows.with_codes(
-        {value: places[n] for value, n in numbers.items()}, [str(number) for number in found]
-    )
+    return rows.with_codes({value: places[n] for value, n in numbers.items()}, [str(number) for number in found])

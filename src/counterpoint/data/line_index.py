@@ -82,18 +82,14 @@ class LineIndex:
         """Records start..stop-1 in order, read in one go, with the error in the place of a bad one."""
         places = np.asarray(self._starts[start : stop + 1])
         block = self._read(int(places[0]), int(places[-1]))
-        for first, last in zip(
-            (places[:-1] - places[0]).tolist(), (places[1:] - places[0]).tolist(), strict=True
-        ):
+        for first, last in zip((places[:-1] - places[0]).tolist(), (places[1:] - places[0]).tolist(), strict=True):
             try:
                 yield _decoded(block[first:last])
             except BadRow as error:
                 yield error
 
     def _read(self, start: int, stop: int) -> bytes:
-        if (
-            self._file is None or self._file[0] != os.getpid()
-        ):  # a handle shared over a fork shares its position
+        if self._file is None or self._file[0] != os.getpid():  # a handle shared over a fork shares its position
             self._file = (os.getpid(), self.path.open("rb"))
         file = self._file[1]
         file.seek(start)
@@ -105,9 +101,7 @@ def _decoded(record: bytes) -> str:
     try:
         text = record.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise BadRow(
-            f"not UTF-8: byte {record[error.start]:#04x} at place {error.start} of the record"
-        ) from None
+        raise BadRow(f"not UTF-8: byte {record[error.start]:#04x} at place {error.start} of the record") from None
     while True:
         before, line_end, last = text.rpartition("\n")
         if not line_end or not last.isspace():
@@ -120,9 +114,7 @@ def _build(path: Path, place: Path, delimiter: str | None) -> None:
     with path.open("rb") as file:
         head = file.read(3)
         if head[:2] in _BOMS:
-            raise DataError(
-                f"{path} is {_BOMS[head[:2]]}; convert it: iconv -f UTF-16 -t UTF-8 {path} > new-file"
-            )
+            raise DataError(f"{path} is {_BOMS[head[:2]]}; convert it: iconv -f UTF-16 -t UTF-8 {path} > new-file")
         file.seek(3 if head == b"\xef\xbb\xbf" else 0)
         with replacing(place.with_suffix(".raw")) as temporary:
             with temporary.open("wb") as out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,7 +27,10 @@ _Order = tuple[int, int, np.ndarray]
 _VIEW_STREAM = 0x76696577  # keeps a view's draws apart from those that order the rows
 
 _FAIR_SAMPLE = 50
-"""Rows after which a rate of skipped rows is believed."""
+"""Rows after which a rate of skipped rows is looked at."""
+
+_MARGIN = 3.0
+"""Standard deviations above the allowed rate that part of an epoch must show: a few early bad rows are chance."""
 
 
 class Loader:
@@ -119,18 +123,15 @@ class Loader:
             if packet["failure"] is not None:
                 raise packet["failure"]
             if seen >= _FAIR_SAMPLE:
-                self._check_rate(seen, bad)
+                self._check_rate(seen, bad, margin=_MARGIN)
             if packet["batch"] is not None:
                 yield packet["batch"]
-        self._check_rate(seen, bad)
+        self._check_rate(seen, bad, margin=0.0)
 
     def _orders(self, epoch: int, start: int) -> list[_Order]:
         index, count = self.shard
         plan = self._plan.epoch(epoch)
-        return [
-            (epoch, position, np.array_split(plan[position], count)[index])
-            for position in range(start, len(plan))
-        ]
+        return [(epoch, position, np.array_split(plan[position], count)[index]) for position in range(start, len(plan))]
 
     def _packets(self, orders: list[_Order]) -> Iterator[dict[str, Any]]:
         if self.workers == 0:
@@ -150,8 +151,10 @@ class Loader:
             generator=torch.Generator().manual_seed(self.seed % 2**63),
         )
 
-    def _check_rate(self, seen: int, bad: int) -> None:
-        if seen and bad / seen > self.max_skip_rate:
+    def _check_rate(self, seen: int, bad: int, *, margin: float) -> None:
+        limit = self.max_skip_rate
+        chance = margin * math.sqrt(limit * (1 - limit) / max(seen, 1))
+        if bad > (limit + chance) * seen:
             examples = "; ".join(f"{name}: {why}" for name, why in self.skipped[:3])
             raise DataError(
                 f"{self.rows.name}: {bad} of {seen} rows cannot be used, more than max_skip_rate="
@@ -182,9 +185,7 @@ def _check_arguments(
     if len(rows) == 0:
         raise DataError(f"{rows.name}: no rows")
     if drop_last and len(rows) < batch:
-        raise DataError(
-            f"{rows.name}: batch={batch}, but there are only {len(rows)} rows: choose batch <= {len(rows)}"
-        )
+        raise DataError(f"{rows.name}: batch={batch}, but there are only {len(rows)} rows: choose batch <= {len(rows)}")
     if drop_last and batch < count:
         raise ValueError(f"batch={batch} rows cannot be shared by {count} processes: choose batch >= {count}")
 
@@ -248,9 +249,7 @@ class _Samples(Dataset[dict[str, Any]]):
             elif self._hold_place:
                 packet["batch"] = {**self._empty(epoch), "_ids": [], "_position": position}
         except Exception as error:  # noqa: BLE001 - handed to the main process, which raises it
-            where = (
-                "collating a batch" if index < 0 else f"making the view of row {self._rows.row_id(index)!r}"
-            )
+            where = "collating a batch" if index < 0 else f"making the view of row {self._rows.row_id(index)!r}"
             packet["failure"] = _portable(error, f"while {where} of {self._rows.name}")
         return packet
 

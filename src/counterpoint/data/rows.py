@@ -92,9 +92,7 @@ class Rows(Sequence[Row]):
     def fingerprint(self) -> str:
         """16 hex digits that change when the rows, their order, their names or their labels do."""
         order = b"" if self._indices is None else self._indices.astype("<i8").tobytes()
-        return digest(
-            self._reader.identity(), repr(sorted(self._renamed.items())), order, repr(self.class_names)
-        )[:16]
+        return digest(self._reader.identity(), repr(sorted(self._renamed.items())), order, repr(self.class_names))[:16]
 
     def _position(self, index: int) -> int:
         size = len(self)
@@ -210,9 +208,7 @@ class Rows(Sequence[Row]):
             chosen = np.flatnonzero(chosen)
         chosen = chosen.astype(np.int64).reshape(-1)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
-            raise IndexError(
-                f"indices reach from {chosen.min()} to {chosen.max()}, but there are {len(self)} rows"
-            )
+            raise IndexError(f"indices reach from {chosen.min()} to {chosen.max()}, but there are {len(self)} rows")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         return self._with(indices=chosen if self._indices is None else self._indices[chosen])
 
@@ -245,14 +241,10 @@ class Rows(Sequence[Row]):
             DataError: labels have no names here, or a class is not among `class_names`.
         """
         if self.class_names is None:
-            raise DataError(
-                f"{self.name}: its labels have no names, so they cannot be matched to class names"
-            )
+            raise DataError(f"{self.name}: its labels have no names, so they cannot be matched to class names")
         missing = [name for name in self.class_names if name not in class_names]
         if missing:
-            raise DataError(
-                f"{self.name}: class {missing[0]!r} is none of the {len(class_names)} given classes"
-            )
+            raise DataError(f"{self.name}: class {missing[0]!r} is none of the {len(class_names)} given classes")
         places = {name: place for place, name in enumerate(class_names)}
         new = [places[name] for name in self.class_names]
         codes = self._label_codes or {place: place for place in range(len(new))}

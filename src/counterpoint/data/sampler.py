@@ -21,9 +21,7 @@ class Plan:
         drop_last: leave out the rows that do not fill a batch (others in each epoch).
     """
 
-    def __init__(
-        self, rows: int, *, batch: int, seed: int, shuffle: bool = True, drop_last: bool = True
-    ) -> None:
+    def __init__(self, rows: int, *, batch: int, seed: int, shuffle: bool = True, drop_last: bool = True) -> None:
         self.rows, self.batch, self.seed = rows, batch, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.batches = rows // batch if drop_last else -(-rows // batch)
@@ -33,9 +31,7 @@ class Plan:
         order = np.arange(self.rows)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-        return [
-            order[start : start + self.batch] for start in range(0, self.batches * self.batch, self.batch)
-        ]
+        return [order[start : start + self.batch] for start in range(0, self.batches * self.batch, self.batch)]
 
 
 class GroupPlan:

@@ -98,9 +98,7 @@ class ShardReader(Reader):
         found = {}
         for kind in _KINDS:
             pieces = [piece.is_valid() for index in self._indices for piece in index.values(f"{kind}_start")]
-            flags = np.concatenate(
-                [piece.to_numpy(zero_copy_only=False) for piece in pieces] or [np.zeros(0, bool)]
-            )
+            flags = np.concatenate([piece.to_numpy(zero_copy_only=False) for piece in pieces] or [np.zeros(0, bool)])
             if flags.any():
                 found[kind] = flags
         return found

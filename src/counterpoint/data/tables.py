@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,7 @@ class TableReader(Reader):
         DataError: no header, no usable record, different columns, an id that comes twice.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], *, id_column: str | None = None, root: Path | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], *, id_column: str | None = None, root: Path | None = None) -> None:
         self._paths = list(paths)
         self._kind = KINDS[paths[0].suffix.lower()]
         self._delimiter: str | None = None
@@ -88,9 +86,11 @@ class TableReader(Reader):
             return ["text"]
         names: dict[str, None] = {}
         problem = None
-        for index in range(min(len(self), _PROBE)):
+        for text, _, _ in self._texts(0, min(len(self), _PROBE)):
             try:
-                names.update(dict.fromkeys(self._parse(index)))
+                if isinstance(text, BadRow):
+                    raise text
+                names.update(dict.fromkeys(self._parse(text)))
             except BadRow as error:
                 problem = problem or error
         if not names:
@@ -104,62 +104,72 @@ class TableReader(Reader):
         number = int(np.searchsorted(self._ends, index, side="right"))
         return number, index - (int(self._ends[number - 1]) if number else 0)
 
-    def _numbered(self, index: int) -> str:
-        number, inner = self._locate(index)
+    def _name(self, number: int, inner: int) -> str:
+        """The id of a numbered row: its place in the file, behind the file's name when there are several."""
         return str(inner) if len(self._files) == 1 else f"{self._paths[number].stem}/{inner}"
 
     def row_id(self, index: int) -> str:
         """Value of the id column, else the number of the record."""
-        if self._id_column is not None:
-            try:
-                return str(self._parse(index)[self._id_column])
-            except (BadRow, KeyError):
-                return f"row-{self._numbered(index)}"
-        return self._numbered(index)
+        number, inner = self._locate(index)
+        if self._id_column is None:
+            return self._name(number, inner)
+        try:
+            return str(self._parse(self._files[number].text(inner + self._first))[self._id_column])
+        except (BadRow, KeyError):
+            return f"row-{self._name(number, inner)}"
 
     def read(self, index: int) -> dict[str, Any]:
         """One record; columns it lacks are None."""
         number, inner = self._locate(index)
-        return self._row(self._files[number].text(inner + self._first), index)
+        return self._row(self._files[number].text(inner + self._first), number, inner)
 
-    def read_many(self, start: int, stop: int) -> list[dict[str, Any] | BadRow]:
-        """Records start..stop-1, each file read in one go."""
-        found: list[dict[str, Any] | BadRow] = []
+    def _texts(self, start: int, stop: int) -> Iterator[tuple[str | BadRow, int, int]]:
+        """(text, number of the file, place in it) of records start..stop-1, each file read in one go."""
         while start < stop:
             number, inner = self._locate(start)
             count = min(stop, int(self._ends[number])) - start
-            for text in self._files[number].texts(inner + self._first, inner + self._first + count):
-                found.append(self._row_or_error(text, start))
-                start += 1
+            first = inner + self._first
+            for place, text in enumerate(self._files[number].texts(first, first + count), inner):
+                yield text, number, place
+            start += count
+
+    def read_many(self, start: int, stop: int) -> list[dict[str, Any] | BadRow]:
+        """Records start..stop-1."""
+        found: list[dict[str, Any] | BadRow] = []
+        for index, (text, number, inner) in enumerate(self._texts(start, stop), start):
+            try:
+                if isinstance(text, BadRow):
+                    raise text
+                found.append(self._row(text, number, inner))
+            except BadRow as error:
+                error.row_id = self.row_id(index)
+                found.append(error)
         return found
 
-    def _row_or_error(self, text: str | BadRow, index: int) -> dict[str, Any] | BadRow:
-        try:
-            if isinstance(text, BadRow):
-                raise text
-            return self._row(text, index)
-        except BadRow as error:
-            error.row_id = self.row_id(index)
-            return error
+    def column(self, name: str) -> Iterator[Any]:
+        """Values of one column; None where the record is bad or lacks it."""
+        key = "id" if name == ORIGINAL_ID else name
+        for start in range(0, len(self), 1024):
+            for text, _, _ in self._texts(start, min(start + 1024, len(self))):
+                try:
+                    yield None if isinstance(text, BadRow) else self._parse(text).get(key)
+                except BadRow:
+                    yield None
 
-    def _row(self, text: str, index: int) -> dict[str, Any]:
-        values = self._parse_text(text)
+    def _row(self, text: str, number: int, inner: int) -> dict[str, Any]:
+        values = self._parse(text)
         row = {name: values.get(name) for name in self._names}
         if "id" in row and self._id_column != "id":
             row[ORIGINAL_ID] = row.pop("id")
         if self._id_column is None:
-            row["id"] = self._numbered(index)
+            row["id"] = self._name(number, inner)
+        elif values.get(self._id_column) is None:
+            raise BadRow(f"no value in the id column {self._id_column!r}")
         else:
-            if values.get(self._id_column) is None:
-                raise BadRow(f"no value in the id column {self._id_column!r}")
             row["id"] = str(row.pop(self._id_column))
         return row
 
-    def _parse(self, index: int) -> dict[str, Any]:
-        number, inner = self._locate(index)
-        return self._parse_text(self._files[number].text(inner + self._first))
-
-    def _parse_text(self, text: str) -> dict[str, Any]:
+    def _parse(self, text: str) -> dict[str, Any]:
         if self._kind == "text":
             return {"text": text.strip()}
         if self._kind == "jsonl":
@@ -221,9 +231,7 @@ def _read_header(path: Path) -> tuple[str, list[str]]:
     if not text:
         raise DataError(f"{path}: empty file; the first line must name the columns")
     if "\r" in text:
-        raise DataError(
-            f"{path}: lines end with a lone carriage return; convert the line ends (tr '\\r' '\\n')"
-        )
+        raise DataError(f"{path}: lines end with a lone carriage return; convert the line ends (tr '\\r' '\\n')")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=text.count)
     try:
         names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter))]

@@ -1,8 +1,8 @@
 """What a run stores of its encoders besides weights, and how they are built again from it without a network.
 
-`save` writes `<n>/config.json` (and tokenizer files) for every encoder of a system. Inside `loading(folder)` a constructor
-that is given the same name finds that folder and builds the same network with fresh weights; the caller then loads the
-system's weights over them.
+`save` writes `<n>/config.json` (and tokenizer files) for every encoder of a system. Inside `loading(folder)` a
+constructor that is given the same name finds that folder and builds the same network with fresh weights; the caller
+then loads the system's weights over them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from counterpoint.encoders.base import Encoder
+from counterpoint.encoders.weights import read_safetensors
 
 __all__ = ["Asset", "find", "loading", "of_run", "run_weights", "save"]
 
@@ -40,7 +41,8 @@ class Asset:
 
 def save(system: nn.Module, folder: str | Path) -> None:
     """Write the assets of every encoder in `system` to folder/0, folder/1, ...; equal ones once."""
-    folder, seen = Path(folder), set()
+    folder = Path(folder)
+    seen: set[tuple[str, str]] = set()
     for prefix, module in system.named_modules():
         if not isinstance(module, Encoder) or (module.kind, module.name) in seen:
             continue
@@ -112,7 +114,5 @@ def of_run(path: str | Path, kind: str) -> Asset:
 
 def run_weights(path: str | Path, asset: Asset) -> dict[str, Tensor]:
     """The weights of one encoder of a run, under the names that the encoder itself gives them."""
-    from counterpoint.encoders.weights import read_safetensors
-
     prefix = asset.config["prefix"] + "." if asset.config["prefix"] else ""
     return read_safetensors(Path(path).expanduser() / "model.safetensors", prefix=prefix)

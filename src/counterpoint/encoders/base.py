@@ -52,7 +52,11 @@ class Encoder(nn.Module):
         kept = self._kept(trainable)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in kept)
-        self._frozen = frozenset(name for name, _ in self.named_parameters()) - kept
+        frozen = frozenset(name for name, _ in self.named_parameters()) - kept
+        for prefix, module in self.named_modules():
+            if isinstance(module, Encoder):  # itself, and the encoders it is made of
+                start = f"{prefix}." if prefix else ""
+                module._frozen = frozenset(name[len(start) :] for name in frozen if name.startswith(start))
         self.train(self.training)
 
     def _kept(self, trainable: Trainable) -> frozenset[str]:

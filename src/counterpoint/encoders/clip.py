@@ -28,9 +28,9 @@ class ClipEncoder(Encoder):
 
     Args:
         name: `open_clip:ARCH/TAG` (pretrained), `open_clip:ARCH` (fresh), `hf:ORG/NAME` (CLIP or SigLIP of the hub),
-            `fixture:vit` or `fixture:resnet` (tiny ones that ship with the library), `dual:IMAGE+TEXT?dim=256` (an image
-            encoder and a text encoder with trained projections), `run:PATH`, or a folder in open_clip's or transformers'
-            format.
+            `fixture:vit` or `fixture:resnet` (tiny ones that ship with the library), `dual:IMAGE+TEXT?dim=256` (an
+            image encoder and a text encoder with trained projections; options: see `PairTowers`), `run:PATH`, or a
+            folder in the format of open_clip or transformers.
         trainable: "all" (of a `dual:`, what its options leave trainable), "none", "head" (projections and logit scale),
             "last:N" blocks of both towers, or parameter-name prefixes.
 
@@ -129,7 +129,7 @@ class ClipEncoder(Encoder):
 def _stored(asset: assets.Asset) -> Towers:
     source = asset.config["source"]
     if source == "dual":
-        return PairTowers(parse_name(asset.config["name"], _SCHEMES, PAIR_OPTIONS))
+        return PairTowers(parse_name(asset.config["pair"], _SCHEMES, PAIR_OPTIONS))
     if source == "transformers":
         return transformers_towers.stored(asset.folder, asset.config["preprocess"])
     return open_clip_towers.from_folder(asset.folder, weights=False)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import timm
 import torch
 from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import Tensor
 
 from counterpoint.encoders import assets
 from counterpoint.encoders.base import Encoder, Trainable
@@ -27,9 +27,9 @@ class ImageEncoder(Encoder):
     """A timm network without its classifier.
 
     Args:
-        name: `resnet18` (fresh weights), `timm:resnet18.a1_in1k` (pretrained, from the hub or its cache), `run:PATH` (the
-            image encoder of a counterpoint run), or a folder in timm's hub format (config.json, model.safetensors).
-            `?size=64` sets the side of the input in pixels.
+        name: `resnet18` (fresh weights), `timm:resnet18.a1_in1k` (pretrained, from the hub or its cache),
+            `run:PATH` (the image encoder of a counterpoint run), or a folder in timm's hub format (config.json,
+            model.safetensors). `?size=64` sets the side of the input in pixels.
         trainable: "all", "none", "last:N" blocks, "head", or parameter-name prefixes.
 
     Attributes:
@@ -45,6 +45,7 @@ class ImageEncoder(Encoder):
 
     def __init__(self, name: str, *, trainable: Trainable = "all") -> None:
         super().__init__(name)
+        self.model: Any
         weights: dict[str, Tensor] | None = None
         asset = assets.find(self.kind, name)
         if asset is not None:
@@ -64,7 +65,7 @@ class ImageEncoder(Encoder):
         self.std = _triple(config["std"])
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
         # Convolutions are about one and a half times as fast on CPU with channels last.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
         if weights is not None:
             load_weights(self, weights, name)
         self.freeze(trainable)
@@ -110,7 +111,6 @@ class ImageEncoder(Encoder):
         """Final norm and pooling, where the architecture has them."""
         heads = ("norm.", "fc_norm.", "head_norm.", "head.", "attn_pool.", "conv_head.", "bn2.", "norm_head.")
         children = {name for name, _ in self.model.named_children()}
-        # `bn2` closes an EfficientNet, but is part of a ResNet's stem-less basic blocks only below `layerN`.
         return [
             name
             for name, _ in self.named_parameters()
@@ -139,7 +139,7 @@ def _triple(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _create(architecture: str, size: int | None, **arguments: Any) -> nn.Module:
+def _create(architecture: str, size: int | None, **arguments: Any) -> Any:
     """A timm model without classifier; architectures of fixed input size are told theirs."""
     default = timm.get_pretrained_cfg(architecture)
     if size is not None and default is not None and size != default.input_size[-1] and default.fixed_input_size:
@@ -147,7 +147,7 @@ def _create(architecture: str, size: int | None, **arguments: Any) -> nn.Module:
     return timm.create_model(architecture, num_classes=0, **arguments)
 
 
-def _from_timm(name: ModelName) -> tuple[nn.Module, dict[str, Any]]:
+def _from_timm(name: ModelName) -> tuple[Any, dict[str, Any]]:
     """A timm model by bare name (fresh), by `timm:` (pretrained) or from a folder (its weights), and its config."""
     arguments: dict[str, Any] = {}
     if name.scheme == "path":
@@ -192,8 +192,7 @@ def _folder(folder: Path) -> tuple[str, dict[str, Any]]:
 def _download(name: str) -> Path:
     """The safetensors file of a pretrained timm model, from the hub or its cache."""
     preset = timm.get_pretrained_cfg(name)
-    repository = preset.hf_hub_id if preset is not None else None
-    if not repository:
+    if preset is None or not preset.hf_hub_id:
         raise ValueError(f"timm:{name} has no safetensors weights on the hub: choose another tag")
-    repository = f"{repository}{name}" if repository.endswith("/") else repository
+    repository = f"{preset.hf_hub_id}{name}" if preset.hf_hub_id.endswith("/") else preset.hf_hub_id
     return download(repository, [preset.hf_hub_filename or "model.safetensors"], f"timm:{name}")

@@ -53,8 +53,8 @@ def parse_name(name: str, schemes: Iterable[str], options: Iterable[str] = ()) -
     """Take a model name apart.
 
     Args:
-        name: `resnet18`, `timm:resnet18.a1_in1k`, `hf:ORG/NAME`, `run:PATH`, a local folder, ...; any of them may end in
-            `?option=value&option=value`.
+        name: `resnet18`, `timm:resnet18.a1_in1k`, `hf:ORG/NAME`, `run:PATH`, a local folder, ...; any of them
+            may end in `?option=value&option=value`.
         schemes: prefixes that are understood here.
         options: options that are understood here.
 

@@ -1,4 +1,4 @@
-"""Towers from open_clip: built-in architectures, hub repositories, and folders in its format (our fixtures are such)."""
+"""Towers from open_clip: built-in architectures, pretrained tags, and folders in its format (as our fixtures are)."""
 
 from __future__ import annotations
 
@@ -60,9 +60,11 @@ class OpenClipTowers(Towers):
         self.std = tuple(preprocess.get("std") or open_clip.OPENAI_DATASET_STD)
 
     def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, size, size) -> (B, dim)."""
         return self.model.encode_image(images)
 
     def encode_text(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (B, dim)."""
         ids = tokens["input_ids"]
         if not self._looks_back_only():
             return self.model.encode_text(ids)
@@ -111,6 +113,7 @@ class OpenClipTowers(Towers):
         return projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """B texts -> ids and mask, (B, L) int64 each."""
         ids = self.tokenizer(list(texts))  # (B, context), padded
         if isinstance(self.tokenizer, SimpleTokenizer):
             place = torch.arange(ids.shape[1])
@@ -120,17 +123,21 @@ class OpenClipTowers(Towers):
         return {"input_ids": ids, "attention_mask": mask.long()}
 
     def scale(self) -> nn.Parameter:
+        """The model's own logit scale."""
         return self.model.logit_scale
 
     def bias(self) -> nn.Parameter | None:
+        """The model's own logit bias, if it has one."""
         return self.model.logit_bias
 
     def head_parameters(self) -> list[str]:
+        """Projections, scale and bias."""
         image = ["model.visual.proj", "model.visual.attnpool.c_proj.", "model.visual.head."]
         text = ["model.text_projection", "model.text.text_projection", "model.text.proj."]
         return matching(self, [*image, *text, "model.logit_"])
 
     def blocks(self) -> list[list[str]]:
+        """Blocks of both towers side by side."""
         visual, text = self.model.visual, getattr(self.model, "text", self.model)
         if isinstance(visual, ModifiedResNet):
             image = [matching(self, [f"model.visual.layer{index}."]) for index in (1, 2, 3, 4)]
@@ -157,8 +164,8 @@ class OpenClipTowers(Towers):
         return {"source": "open_clip"}
 
 
-def attention_pool_places(attention: nn.Module, features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, dim): every place queries the attention pool of a ModifiedResNet, not only the mean."""
+def attention_pool_places(attention: Any, features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, dim): every place, not only the mean, queries a ModifiedResNet's attention pool."""
     places = features.flatten(2).permute(2, 0, 1)  # (h * w, B, C)
     places = torch.cat([places.mean(dim=0, keepdim=True), places])
     places = places + attention.positional_embedding[:, None]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from counterpoint.encoders.frozen_texts import FrozenTexts
 from counterpoint.encoders.image import ImageEncoder
 from counterpoint.encoders.names import ModelName
 from counterpoint.encoders.text import TextEncoder
@@ -21,13 +22,15 @@ PAIR_OPTIONS = ("dim", "size", "length", "image", "text", "cache")
 class PairTowers(Towers):
     """`dual:IMAGE+TEXT?dim=256`: two encoders with linear projections (the image's without bias).
 
-    Options of the name: `dim` of the joint space (256), `size` of the picture in pixels, `length` of the longest text in
-    tokens (32), `image` and `text`: what of each encoder is trained ("all", "none", "last:N"). A text encoder with
-    pretrained weights is frozen unless `text=` says otherwise.
+    Options of the name: `dim` of the joint space (256), `size` of the picture in pixels, `length` of the longest text
+    in tokens (32), `image` and `text`: what of each encoder is trained ("all", "none", "last:N"). A text encoder with
+    pretrained weights is frozen unless `text=` says otherwise. While training, the vectors of a wholly frozen text
+    encoder are remembered (`cache=no` turns that off): captions come back every epoch.
     """
 
     def __init__(self, name: ModelName) -> None:
         super().__init__()
+        self.name = name.full
         image_name, plus, text_name = name.rest.partition("+")
         if not plus or not image_name or not text_name:
             raise ValueError(f"{name.full!r}: write dual:IMAGE+TEXT, for example dual:resnet18+minilm?dim=256")
@@ -40,6 +43,7 @@ class PairTowers(Towers):
             max_length=name.whole("length", 32),
             trainable=name.options.get("text", "all" if fresh else "none"),
         )
+        self.remembered = FrozenTexts() if name.flag("cache", default=True) else None
         self.dim = name.whole("dim", 256)
         self.image_projection = nn.Linear(self.image.dim, self.dim, bias=False)
         self.text_projection = nn.Linear(self.text.dim, self.dim)
@@ -47,40 +51,51 @@ class PairTowers(Towers):
         self.size, self.mean, self.std = self.image.size, self.image.mean, self.image.std
 
     def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, size, size) -> (B, dim)."""
         return self.image_projection(self.image(images))
 
     def encode_text(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (B, dim)."""
+        if self.remembered is not None and self.training and self._text_is_frozen():
+            return self.text_projection(self.remembered(self.text, tokens))
         return self.text_projection(self.text(tokens))
 
+    def _text_is_frozen(self) -> bool:
+        return not self.text.training and not any(parameter.requires_grad for parameter in self.text.parameters())
+
     def image_tokens(self, images: Tensor) -> Tensor:
+        """One joint vector per place of the last feature map."""
         features = self.image.tokens(images)
         if features.shape[-1] != self.image.dim:
             raise ValueError(f"{self.image.name!r} changes its width after pooling: it has no joint vectors per place")
         return self.image_projection(features)
 
     def text_tokens(self, tokens: Tokens) -> Tensor:
+        """The last hidden states, projected."""
         return self.text_projection(self.text.hidden_states(tokens)[-1])
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """B texts -> ids and mask, (B, L) int64 each."""
         return self.text.tokenize(texts)
 
     def scale(self) -> nn.Parameter:
+        """The model's own logit scale."""
         return self.logit_scale
 
     def head_parameters(self) -> list[str]:
+        """Projections, scale and bias."""
         return ["image_projection.weight", "text_projection.weight", "text_projection.bias", "logit_scale"]
 
     def blocks(self) -> list[list[str]]:
+        """Blocks of both towers side by side."""
         image = [[f"image.{name}" for name in block] for block in self.image.blocks()]
         return joined_blocks(image, [[f"text.{name}" for name in block] for block in self.text.blocks()])
 
     def save_assets(self, folder: Path) -> dict[str, Any]:
         """Nothing of its own: both encoders store theirs."""
-        return {"source": "dual"}
+        return {"source": "dual", "pair": self.name}
 
     def frozen_parameters(self) -> frozenset[str]:
         """Names of the parameters that the two encoders keep frozen."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return frozenset(name for name, _ in self.named_parameters()) - trained
-
-

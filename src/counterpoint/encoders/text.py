@@ -34,8 +34,8 @@ def pool(hidden_states: Sequence[Tensor], attention_mask: Tensor, how: str) -> T
     Args:
         hidden_states: of every layer, (B, L, D) each; the first is the embedding layer's output.
         attention_mask: (B, L), non-zero at real tokens.
-        how: `cls` or `cls_before_pooler` (first real token of the last layer), `mean` or `avg` (mean over the real tokens
-            of the last layer), `avg_top2` (of the mean of the last two layers), `avg_first_last` (of the mean of
+        how: `cls` or `cls_before_pooler` (first real token of the last layer), `mean` or `avg` (mean over the real
+            tokens of the last layer), `avg_top2` (of the mean of the last two layers), `avg_first_last` (of the mean of
             embedding layer and last layer), `last` (last real token of the last layer).
 
     Returns:
@@ -115,12 +115,12 @@ class TextEncoder(Encoder):
                 self.model, self.tokenizer = _stored(found.folder)
             else:
                 self.model, self.tokenizer = _from_transformers(parsed)
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None  # its parameters would never get a gradient; runs store none
         if weights is not None:
             load_weights(self, weights, name)
         if layers is not None:
             _keep_layers(self.model, layers, name)
-        if getattr(self.model, "pooler", None) is not None:
-            self.model.pooler = None  # its parameters would never get a gradient
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.pooling = pooling
@@ -223,9 +223,7 @@ def _from_transformers(name: ModelName) -> tuple[Any, Any]:
             model = transformers.AutoModel.from_pretrained(
                 source, use_safetensors=True, trust_remote_code=False, local_files_only=local, dtype=torch.float32
             )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False, local_files_only=local
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{name.full}: cannot be loaded as a text encoder: {one_line(error)}") from error
     return model, tokenizer
@@ -247,5 +245,9 @@ def _fresh_bert(name: ModelName) -> tuple[Any, Any]:
         intermediate_size=4 * width,
         pad_token_id=tokenizer.pad_token_id,
     )
-    arguments = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(transformers.BertModel).parameters else {}
+    arguments = (
+        {"add_pooling_layer": False}
+        if "add_pooling_layer" in inspect.signature(transformers.BertModel).parameters
+        else {}
+    )
     return transformers.BertModel(config, **arguments), tokenizer

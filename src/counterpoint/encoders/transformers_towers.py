@@ -39,9 +39,11 @@ class TransformersTowers(Towers):
         self.mean, self.std = tuple(preprocess["mean"]), tuple(preprocess["std"])
 
     def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, size, size) -> (B, dim)."""
         return self.model.get_image_features(pixel_values=images).pooler_output
 
     def encode_text(self, tokens: Tokens) -> Tensor:
+        """Tokens -> (B, dim)."""
         return self.model.get_text_features(
             input_ids=tokens["input_ids"], attention_mask=None if self.sigmoid else tokens["attention_mask"]
         ).pooler_output
@@ -60,6 +62,7 @@ class TransformersTowers(Towers):
         return self.model.text_model.head(hidden) if self.sigmoid else self.model.text_projection(hidden)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """B texts -> ids and mask, (B, L) int64 each."""
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -69,16 +72,20 @@ class TransformersTowers(Towers):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids) if mask is None else mask}
 
     def scale(self) -> nn.Parameter:
+        """The model's own logit scale."""
         return self.model.logit_scale
 
     def bias(self) -> nn.Parameter | None:
+        """The model's own logit bias, if it has one."""
         return self.model.logit_bias if self.sigmoid else None
 
     def head_parameters(self) -> list[str]:
+        """Projections, scale and bias."""
         heads = ["model.visual_projection.", "model.text_projection.", "model.vision_model.head."]
         return matching(self, [*heads, "model.text_model.head.", "model.logit_"])
 
     def blocks(self) -> list[list[str]]:
+        """Blocks of both towers side by side."""
         image = layer_blocks(self, "model.vision_model.encoder.layers")
         text = layer_blocks(self, "model.text_model.encoder.layers")
         image[-1] += matching(self, ["model.vision_model.post_layernorm."])
@@ -100,9 +107,7 @@ def from_pretrained(source: str, *, local: bool) -> TransformersTowers:
         if config.model_type not in _KINDS:
             raise ValueError(f"it is a {config.model_type} model; CLIP-like are {', '.join(_KINDS)}")
         with quiet():
-            model = transformers.AutoModel.from_pretrained(
-                source, use_safetensors=True, dtype=torch.float32, **options
-            )
+            model = transformers.AutoModel.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{source}: cannot be loaded as a CLIP-like model: {one_line(error)}") from error

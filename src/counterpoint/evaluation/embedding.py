@@ -142,9 +142,7 @@ class _Outlet:
 class _Groups:
     """Collects samples that may be computed together, and computes them when there are enough."""
 
-    def __init__(
-        self, system: System, size: int, deterministic: bool, outlet: _Outlet, skipped: list[Skipped]
-    ) -> None:
+    def __init__(self, system: System, size: int, deterministic: bool, outlet: _Outlet, skipped: list[Skipped]) -> None:
         self.system, self.size, self.deterministic = system, size, deterministic
         self.outlet, self.skipped = outlet, skipped
         self._groups: dict[Any, list[_Pending]] = {}
@@ -170,9 +168,7 @@ class _Groups:
             broken = [space for space, vector in found.items() if not bool(vector.isfinite().all())]
             if broken:
                 self.skipped.append(Skipped(pending.id, f"its vector in space {broken[0]!r} is not finite"))
-            self.outlet.put(
-                pending.position, None if broken else _Finished(pending.id, found, _layout(found))
-            )
+            self.outlet.put(pending.position, None if broken else _Finished(pending.id, found, _layout(found)))
 
 
 def embed_all(
@@ -215,9 +211,7 @@ def embed_all(
             parts.setdefault(space, []).append(vectors)
     if not ids:
         reasons = "; ".join(f"{row.id}: {row.reason}" for row in skipped[:3])
-        raise NothingEmbedded(
-            f"none of the {len(rows)} rows could be embedded" + (f" ({reasons})" if reasons else "")
-        )
+        raise NothingEmbedded(f"none of the {len(rows)} rows could be embedded" + (f" ({reasons})" if reasons else ""))
     return ids, {space: _concatenate(found) for space, found in parts.items()}
 
 
@@ -260,9 +254,7 @@ def _shapes(value: Any) -> list[Any]:
     return ["text"] if isinstance(value, str | bytes) else [tuple(np.shape(value))]
 
 
-def _embed_samples(
-    system: System, samples: Sequence[Mapping[str, Any]], size: int
-) -> list[dict[str, Tensor]]:
+def _embed_samples(system: System, samples: Sequence[Mapping[str, Any]], size: int) -> list[dict[str, Tensor]]:
     """Vectors of each sample, computed as a batch of `size` rows; the last sample fills it up."""
     count = len(samples)
     samples = [*samples, *[samples[-1]] * (size - count)]
@@ -272,8 +264,7 @@ def _embed_samples(
     for space, vectors in spaces.items():
         if len(vectors) != len(samples):
             raise ValueError(
-                f"{type(system).__name__}.embed gave {len(vectors)} rows in space {space!r} for "
-                f"{len(samples)} samples"
+                f"{type(system).__name__}.embed gave {len(vectors)} rows in space {space!r} for {len(samples)} samples"
             )
     spaces = {space: vectors.detach().float().cpu() for space, vectors in spaces.items()}
     return [{space: vectors[row].clone() for space, vectors in spaces.items()} for row in range(count)]

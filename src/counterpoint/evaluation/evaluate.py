@@ -113,19 +113,13 @@ def _run(
             measured[protocol.name()] = (protocol, protocol.run(task))
         except NotApplicable as error:
             if strict:
-                raise ValueError(
-                    f"protocol {protocol.name()!r} cannot be run on {task.rows.name}: {error}"
-                ) from error
+                raise ValueError(f"protocol {protocol.name()!r} cannot be run on {task.rows.name}: {error}") from error
             refused[protocol.name()] = str(error)
     return measured, refused
 
 
 def _flat(by_protocol: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {
-        f"{protocol}/{name}": value
-        for protocol, found in by_protocol.items()
-        for name, value in found.items()
-    }
+    return {f"{protocol}/{name}": value for protocol, found in by_protocol.items() for name, value in found.items()}
 
 
 def _default_data(opened: Model) -> str:
@@ -155,9 +149,7 @@ def _open_scored(data: Any, columns: Mapping[str, str] | None) -> tuple[Rows, st
     return open_rows(data, columns=columns, split=split), split
 
 
-def _open_train(
-    data: Any, train_data: Any, rows: Rows, columns: Mapping[str, str] | None
-) -> tuple[Rows | None, str]:
+def _open_train(data: Any, train_data: Any, rows: Rows, columns: Mapping[str, str] | None) -> tuple[Rows | None, str]:
     """Labelled rows to learn from, and where they come from; (None, "") when there are none of their own."""
     if train_data is not None:
         found = open_rows(train_data, columns=columns)

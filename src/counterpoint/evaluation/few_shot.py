@@ -67,13 +67,10 @@ def few_shot_accuracy(
     members = [rows for rows in members if len(rows) > shots]
     if len(members) < ways:
         raise ValueError(
-            f"{ways}-way {shots}-shot episodes need {ways} classes of more than {shots} rows, "
-            f"found {len(members)}"
+            f"{ways}-way {shots}-shot episodes need {ways} classes of more than {shots} rows, found {len(members)}"
         )
     rng = np.random.default_rng(seed)
-    accuracies = np.array(
-        [_episode(values, members, ways, shots, queries, method, rng) for _ in range(episodes)]
-    )
+    accuracies = np.array([_episode(values, members, ways, shots, queries, method, rng) for _ in range(episodes)])
     spread = accuracies.std(ddof=1) if episodes > 1 else 0.0
     return FewShotResult(float(accuracies.mean()), float(1.96 * spread / np.sqrt(episodes)), accuracies)
 

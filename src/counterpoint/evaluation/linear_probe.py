@@ -88,9 +88,7 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> Any:
     return model
 
 
-def _choose(
-    x: np.ndarray, y: np.ndarray, strengths: Sequence[float], seed: int
-) -> tuple[float, dict[float, float]]:
+def _choose(x: np.ndarray, y: np.ndarray, strengths: Sequence[float], seed: int) -> tuple[float, dict[float, float]]:
     from sklearn.model_selection import train_test_split
 
     if not strengths or min(strengths) <= 0:

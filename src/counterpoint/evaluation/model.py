@@ -58,9 +58,7 @@ def open_model(model: Any, *, device: str | torch.device | None = None) -> Model
         run = model if isinstance(model, Run) else Run(Path(model).expanduser())
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return Model(load(run, device=place), run.path.resolve(), run)
-    if not any(
-        hasattr(model, name) for name in ("embed", "classify", "transcribe", "segment", "enhance", "detect")
-    ):
+    if not any(hasattr(model, name) for name in ("embed", "classify", "transcribe", "segment", "enhance", "detect")):
         raise TypeError(f"model must be a run directory or a system, got {type(model).__name__}")
     if device is not None and isinstance(model, torch.nn.Module):
         model.to(device)
@@ -117,8 +115,6 @@ def _describe(value: Any) -> Any:
         return value.__qualname__
     settings = {name: item for name, item in vars(value).items()} if hasattr(value, "__dict__") else {}
     plain = {
-        name: item
-        for name, item in settings.items()
-        if item is None or isinstance(item, str | bool | int | float)
+        name: item for name, item in settings.items() if item is None or isinstance(item, str | bool | int | float)
     }
     return {"class": type(value).__qualname__, **plain}

@@ -83,11 +83,7 @@ def list_protocols() -> dict[str, type[Protocol]]:
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         for value in vars(module).values():
-            if (
-                isinstance(value, type)
-                and issubclass(value, Protocol)
-                and value.__module__ == module.__name__
-            ):
+            if isinstance(value, type) and issubclass(value, Protocol) and value.__module__ == module.__name__:
                 found[info.name] = value
     return found
 

@@ -43,9 +43,7 @@ def retrieval_metrics(scores: Tensor, relevance: Tensor, at: Sequence[int] = (1,
     """
     check_features("scores", scores)
     if scores.shape != relevance.shape:
-        raise ValueError(
-            f"scores {tuple(scores.shape)} and relevance {tuple(relevance.shape)} must be (Q, N) alike"
-        )
+        raise ValueError(f"scores {tuple(scores.shape)} and relevance {tuple(relevance.shape)} must be (Q, N) alike")
     if not at or min(at) < 1:
         raise ValueError(f"at must hold cut-offs of at least 1, got {tuple(at)}")
     gain = relevance.to(scores.device).double().clamp(min=0)  # (Q, N)
@@ -87,8 +85,7 @@ def same_group(query_groups: Tensor, gallery_groups: Tensor) -> Relevance:
     lost = ~torch.isin(query_groups, gallery_groups)
     if bool(lost.any()):
         raise ValueError(
-            f"{int(lost.sum())} queries have no right answer in the gallery, "
-            f"first query {int(lost.nonzero()[0])}"
+            f"{int(lost.sum())} queries have no right answer in the gallery, first query {int(lost.nonzero()[0])}"
         )
     return lambda rows: query_groups[rows, None] == gallery_groups[None, :]
 
@@ -155,12 +152,8 @@ def chance_metrics(right: Tensor, size: int, *, at: Sequence[int] = (1, 5, 10)) 
 def _chance_of(right: int, size: int, at: Sequence[int]) -> dict[str, float]:
     """`chance_metrics` of one query with `right` right rows among `size`."""
     ranks = torch.arange(size, dtype=torch.float64)  # rank - 1
-    kept = (
-        ((size - right - ranks) / (size - ranks)).clamp(min=0).cumprod(0)
-    )  # (G,) no right row up to this rank
-    first = (
-        torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]]) - kept
-    )  # (G,) first right row at this rank
+    kept = ((size - right - ranks) / (size - ranks)).clamp(min=0).cumprod(0)  # (G,) no right row up to this rank
+    first = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]]) - kept  # (G,) first right row at this rank
     discount = 1 / torch.log2(ranks + 2)
     chance = {"mrr": float((first / (ranks + 1)).sum())}
     for k in at:

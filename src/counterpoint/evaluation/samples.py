@@ -95,9 +95,7 @@ def read_samples(
     chosen = None if columns is None else tuple(columns)
     samples = _Samples(rows, system.preprocess(), chosen, type(system).__name__)
     if workers < 1:
-        found = (
-            rows.scan() if isinstance(rows, Rows) else iter(rows)
-        )  # in blocks: many times faster than one by one
+        found = rows.scan() if isinstance(rows, Rows) else iter(rows)  # in blocks: many times faster than one by one
         for position, row in enumerate(found):
             yield samples.sample(position, row)
         return

@@ -41,15 +41,12 @@ def spearman(predicted: ArrayLike, gold: ArrayLike) -> float:
     first, second = np.asarray(predicted, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
         raise ValueError(
-            f"predicted and gold must be two equally long vectors of at least 2, got {first.shape} and "
-            f"{second.shape}"
+            f"predicted and gold must be two equally long vectors of at least 2, got {first.shape} and {second.shape}"
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("predicted and gold must be finite: leave out pairs without a score")
     if (second == second[0]).all():
-        raise ValueError(
-            f"all {len(second)} gold scores are {second[0]:g}: a rank correlation needs different ones"
-        )
+        raise ValueError(f"all {len(second)} gold scores are {second[0]:g}: a rank correlation needs different ones")
     if (first == first[0]).all():
         return 0.0
     return float(spearmanr(first, second).statistic)

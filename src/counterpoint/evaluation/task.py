@@ -125,6 +125,13 @@ class Task:
         """Similarity of two sets of vectors: the system's own where it has one, else the cosine."""
         return system_score(self.system) or cosine
 
+    def pair_scores(self, vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """(P,) similarity of row first[p] and row second[p] of `vectors`."""
+        own = system_score(self.system)
+        if own is None:
+            return torch.cosine_similarity(vectors[first], vectors[second])
+        return torch.cat([own(vectors[a, None], vectors[b, None])[0] for a, b in zip(first, second, strict=True)])
+
     def labels(self, rows: Rows) -> list[Any]:
         """The label of each row, the name of its class where classes have names; None without label."""
         labels = rows.column("label")
@@ -155,8 +162,7 @@ class Task:
         train, test = (Labelled(whole.vectors[part], whole.labels[part]) for part in (~held_out, held_out))
         if not len(train.labels) or not len(test.labels):
             raise NotApplicable(
-                "needs rows to learn from, but every class has a single row here; "
-                "give train_data with labelled rows"
+                "needs rows to learn from, but every class has a single row here; give train_data with labelled rows"
             )
         return (
             train,
@@ -178,10 +184,7 @@ def held_out_rows(labels: Tensor, seed: int) -> Tensor:
 
 def _numbering(labels: Sequence[Any]) -> dict[Any, int]:
     distinct = {label for label in labels if label is not None}
-    return {
-        label: number
-        for number, label in enumerate(sorted(distinct, key=lambda label: (str(type(label)), label)))
-    }
+    return {label: number for number, label in enumerate(sorted(distinct, key=lambda label: (str(type(label)), label)))}
 
 
 def _labelled(vectors: Vectors, labels: Sequence[Any], numbers: dict[Any, int]) -> Labelled:

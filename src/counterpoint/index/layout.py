@@ -93,9 +93,7 @@ def open_table(path: str | Path) -> tuple[Any, Metadata] | None:
     table = database.open_table(name)
     stored = (table.schema.metadata or {}).get(_KEY)
     if stored is None:
-        raise ValueError(
-            f"{path} is a LanceDB table that counterpoint did not make: it does not name its model"
-        )
+        raise ValueError(f"{path} is a LanceDB table that counterpoint did not make: it does not name its model")
     return table, json.loads(stored)
 
 
@@ -113,9 +111,7 @@ def record_batch(rows: Sequence[Mapping[str, Any]], metadata: Metadata) -> pa.Ta
 def _vectors(vectors: Sequence[Tensor | None], facts: Mapping[str, Any]) -> pa.Array:
     row = pa.list_(pa.float32(), facts["dimensions"])
     kind = pa.list_(row) if facts["tokens"] else row
-    return pa.array(
-        [None if vector is None else _without_padding(vector).tolist() for vector in vectors], type=kind
-    )
+    return pa.array([None if vector is None else _without_padding(vector).tolist() for vector in vectors], type=kind)
 
 
 def _without_padding(vector: Tensor) -> Tensor:

@@ -60,9 +60,7 @@ def search(
     path = table_path(table)
     found = open_table(path)
     if found is None:
-        raise ValueError(
-            f"there is no table at {path}: make one with `counterpoint embed RUN DATA --out {path.name}`"
-        )
+        raise ValueError(f"there is no table at {path}: make one with `counterpoint embed RUN DATA --out {path.name}`")
     opened, metadata = found
     if mode != "vector":
         _check_words(opened, path, query, mode)
@@ -87,8 +85,7 @@ def _check_words(table: Any, path: Path, query: str | None, mode: str) -> None:
 
 def _found(rows: list[dict[str, Any]], score: str) -> list[dict[str, Any]]:
     return [
-        {"id": row["id"], "score": float(row[score])}
-        | {name: row[name] for name in table_columns() if name != "id"}
+        {"id": row["id"], "score": float(row[score])} | {name: row[name] for name in table_columns() if name != "id"}
         for row in rows
     ]
 
@@ -148,9 +145,7 @@ def _system(path: Path, metadata: Metadata, model: Any) -> Any:
     maker = metadata["model"]
     source = model if model is not None else maker["path"]
     if source is None:
-        raise ValueError(
-            f"{path.name} was made by a {maker['system']} built in memory: pass that system as model="
-        )
+        raise ValueError(f"{path.name} was made by a {maker['system']} built in memory: pass that system as model=")
     if isinstance(source, str | Path):
         weights = Path(source).expanduser().resolve() / "model.safetensors"
         if model is None and not Path(source).is_dir():
@@ -191,11 +186,11 @@ def _query_vector(system: Any, metadata: Metadata, target: str, query: str | Non
     if kind in spaces and target in ("image", "text"):
         name = kind  # the other half of a shared space
     vector = spaces[name][0]
+    if not vector.any():
+        raise ValueError(f"the model gives this query the zero vector, which is near to nothing: {query!r}")
     if vector.dim() == 2:
         vector = vector[vector.any(dim=1)]  # zero tokens are padding
     wanted = metadata["spaces"][target]["dimensions"]
     if vector.shape[-1] != wanted:
-        raise ValueError(
-            f"a query by {kind} has {vector.shape[-1]} dimensions, space {target!r} has {wanted}"
-        )
+        raise ValueError(f"a query by {kind} has {vector.shape[-1]} dimensions, space {target!r} has {wanted}")
     return vector

@@ -65,8 +65,8 @@ def embed(
         thumbnail: longer side of the stored pictures in pixels; 0 stores none.
         index_above: rows from which an approximate index (IVF-HNSW) is built; smaller tables are searched
             exactly.
-        rows_per_write: rows that are written together; after a kill at most so many are computed again, and up to
-            2,048 more where samples differ in length.
+        rows_per_write: rows that are written together. After a kill at most so many are computed again, and up
+            to 2,048 more where samples differ in length.
 
     Returns:
         Path of the table.
@@ -88,9 +88,7 @@ def embed(
         rows = _missing(rows, table)
     skipped: list[Skipped] = []
     writes = 0
-    for block in _blocks(
-        _finished_rows(opened, rows, batch, workers, wanted, thumbnail, skipped), rows_per_write
-    ):
+    for block in _blocks(_finished_rows(opened, rows, batch, workers, wanted, thumbnail, skipped), rows_per_write):
         if table is None or metadata is None:
             metadata = _metadata(opened, description, block[0]["vectors"])
             table = create_table(path, metadata)
@@ -159,9 +157,7 @@ def _select_spaces(spaces: dict[str, Tensor], wanted: Sequence[str] | None) -> d
     return {name: spaces[name] for name in wanted}
 
 
-def _plain_columns(
-    row: Mapping[str, Any], class_names: Sequence[str] | None, thumbnail: int
-) -> dict[str, Any]:
+def _plain_columns(row: Mapping[str, Any], class_names: Sequence[str] | None, thumbnail: int) -> dict[str, Any]:
     image, label = row.get("image"), row.get("label")
     if class_names is not None and label is not None:
         label = class_names[label]
@@ -206,8 +202,7 @@ def _metadata(opened: Model, description: Mapping[str, Any], vectors: Mapping[st
         "model": dict(description),
         "preprocessing": describe_preprocessing(opened.system),
         "spaces": {
-            name: {"dimensions": int(vector.shape[-1]), "tokens": vector.dim() == 2}
-            for name, vector in vectors.items()
+            name: {"dimensions": int(vector.shape[-1]), "tokens": vector.dim() == 2} for name, vector in vectors.items()
         },
         "versions": versions(),
     }
@@ -230,9 +225,7 @@ def _list_skipped(path: Path, skipped: Sequence[Skipped], total: int) -> None:
         target.unlink(missing_ok=True)
         return
     write_text(target, "".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in skipped))
-    _log.warning(
-        "%d of %d rows were left out, first %s: %s (all in %s)", len(skipped), total, *skipped[0], target
-    )
+    _log.warning("%d of %d rows were left out, first %s: %s (all in %s)", len(skipped), total, *skipped[0], target)
 
 
 def _finish(table: Any, metadata: Metadata, index_above: int) -> None:

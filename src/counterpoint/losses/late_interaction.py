@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,10 +17,7 @@ from counterpoint.losses.checks import (
     same_width,
     smoothing,
 )
-from counterpoint.losses.tiles import tile_bounds, working_dtype
-
-TILE = 2**22
-"""Token similarities held at once."""
+from counterpoint.losses.tiles import token_tiles, working_dtype
 
 
 def late_interaction(
@@ -168,16 +164,6 @@ def _without_padding(name: str, tokens: Tensor, mask: Tensor | None) -> tuple[Te
     return filled, real / count.to(tokens.dtype)
 
 
-def _tiles(image: Tensor, text: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and texts of each tile: at most `TILE` token similarities, or one pair."""
-    pairs = max(1, TILE // (image.shape[1] * text.shape[1]))
-    texts = min(len(text), max(1, int(pairs**0.5)))
-    images = max(1, pairs // texts)
-    for rows in tile_bounds(len(image), images):
-        for columns in tile_bounds(len(text), texts):
-            yield rows, columns
-
-
 def _similarities(image: Tensor, text: Tensor) -> Tensor:
     """(i, n1, D), (t, n2, D) -> (i, n1, t, n2)."""
     product = image.flatten(0, 1) @ text.flatten(0, 1).T
@@ -194,7 +180,7 @@ class _MeanOfMax(torch.autograd.Function):
         of_image = image.new_empty(len(image), len(text))
         of_text = torch.empty_like(of_image)
         with torch.autocast(image.device.type, enabled=False):
-            for rows, columns in _tiles(image, text):
+            for rows, columns in token_tiles(image, text):
                 scores = _similarities(image[rows], text[columns])  # (i, n1, t, n2)
                 of_image[rows, columns] = torch.einsum("ikt,ik->it", scores.amax(3), image_weight[rows])
                 of_text[rows, columns] = torch.einsum("itr,tr->it", scores.amax(1), text_weight[columns])
@@ -207,7 +193,7 @@ class _MeanOfMax(torch.autograd.Function):
         image, text, image_weight, text_weight = ctx.saved_tensors
         image_gradient, text_gradient = torch.zeros_like(image), torch.zeros_like(text)
         with torch.autocast(image.device.type, enabled=False):
-            for rows, columns in _tiles(image, text):
+            for rows, columns in token_tiles(image, text):
                 scores = _similarities(image[rows], text[columns])  # (i, n1, t, n2)
                 best_text, best_image = scores.argmax(3, keepdim=True), scores.argmax(1, keepdim=True)
                 of_image = gradients[0][rows, columns][:, None] * image_weight[rows][:, :, None]  # (i, n1, t)

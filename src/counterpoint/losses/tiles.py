@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["SAFE_LOGIT", "Similarity", "tile_bounds", "working_dtype"]
+__all__ = ["SAFE_LOGIT", "Similarity", "token_tiles", "working_dtype"]
 
 TILE = 4096
 """Rows and columns of a tile (64 MB in float32). Smaller ones are no faster, and suffer when cores are
@@ -16,6 +17,8 @@ shared: every operation on a tile ends with the threads waiting for each other."
 TILE_WITHIN = 2048
 """The same for rows against themselves, where smaller tiles leave out more of the half that need not be
 visited."""
+TILE_TOKENS = 2**22
+"""Token similarities held at once by late interaction."""
 SAFE_LOGIT = 50.0
 """exp(+-50), summed over any batch and divided by such a sum, is far from the ends of float32."""
 
@@ -25,9 +28,18 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
-def tile_bounds(count: int, size: int) -> Iterator[slice]:
+def _bounds(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def token_tiles(first: Tensor, second: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Tiles of the pairs of (N, n1, D) and (M, n2, D): at most `TILE_TOKENS` token similarities, or one pair."""
+    pairs = max(1, TILE_TOKENS // (first.shape[1] * second.shape[1]))
+    width = min(len(second), max(1, math.isqrt(pairs)))
+    for rows in _bounds(len(first), max(1, pairs // width)):
+        for columns in _bounds(len(second), width):
+            yield rows, columns
 
 
 @dataclass
@@ -59,8 +71,8 @@ class Similarity:
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """(rows, columns) of each tile; with `within`, both grids are the same and columns >= rows."""
         size = TILE_WITHIN if self.within else TILE
-        for rows in tile_bounds(len(self.query), size):
-            for columns in tile_bounds(len(self.key), size):
+        for rows in _bounds(len(self.query), size):
+            for columns in _bounds(len(self.key), size):
                 if not self.within or columns.start >= rows.start:
                     yield rows, columns
 

@@ -36,9 +36,7 @@ def read_class_names(classes: str | Path | Sequence[str] | None) -> tuple[str, .
     """
     if classes is None:
         return ()
-    if isinstance(classes, Path) or (
-        isinstance(classes, str) and "," not in classes and Path(classes).is_file()
-    ):
+    if isinstance(classes, Path) or (isinstance(classes, str) and "," not in classes and Path(classes).is_file()):
         names = [line.strip() for line in Path(classes).read_text(encoding="utf-8").splitlines()]
     elif isinstance(classes, str):
         names = [name.strip() for name in classes.split(",")]

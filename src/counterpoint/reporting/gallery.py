@@ -150,7 +150,7 @@ def add_map(page: Page, sample: Sample, seed: int) -> None:
     if sample.labels is not None or sample.pictures is None:
         figure = map_figure(points, title=title, groups=sample.labels, theme=INLINE)
         charts.append(page.chart(figure, "map of the rows by class", "One dot a row."))
-    page.section("Map of the space", page.charts(charts))
+    page.section("Map of the space", page.charts(charts, large=True))
 
 
 def add_predictions(page: Page, classifier: Any, sample: Sample) -> None:

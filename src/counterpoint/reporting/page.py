@@ -142,9 +142,10 @@ class Page:
         kind = ' class="wide"' if wide else ""
         return Html(f"<figure{kind}>{svg}{words}</figure>")
 
-    def charts(self, found: Iterable[Html]) -> Html:
+    def charts(self, found: Iterable[Html], *, large: bool = False) -> Html:
         """Figures side by side, below each other on a small screen."""
-        return Html(f'<div class="charts">{"".join(found)}</div>')
+        kind = "charts large" if large else "charts"
+        return Html(f'<div class="{kind}">' + "".join(found) + "</div>")
 
     def render(self) -> str:
         """The whole page."""

@@ -26,8 +26,7 @@ def repeat_command(run: Run, out: str = "runs/again") -> str | None:
         out: where the repetition goes.
 
     Returns:
-        The command, or None when the run cannot be written as one: fitted, or trained from an instance built in
-        Python.
+        The command, or None when there is none: fitted, or trained from an instance built in Python.
     """
     config = run.config
     if run.fitted or config["system"].get("arguments") is None:

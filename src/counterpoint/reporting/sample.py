@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Sample:
     """
 
     system: Any
-    rows: list[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     spaces: dict[str, Tensor]
     pictures: list[Image.Image] | None
     texts: list[str] | None
@@ -127,7 +127,7 @@ def take_sample(system: Any, rows: Rows, count: int, seed: int) -> Sample:
     )
 
 
-def _pictures(rows: list[Mapping[str, Any]]) -> list[Image.Image] | None:
+def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[Image.Image] | None:
     if any(row.get("image") is None for row in rows):
         return None
     found = []
@@ -138,7 +138,7 @@ def _pictures(rows: list[Mapping[str, Any]]) -> list[Image.Image] | None:
     return found
 
 
-def _texts(rows: list[Mapping[str, Any]]) -> list[str] | None:
+def _texts(rows: Sequence[Mapping[str, Any]]) -> list[str] | None:
     found = []
     for row in rows:
         text = row.get("text")
@@ -149,7 +149,7 @@ def _texts(rows: list[Mapping[str, Any]]) -> list[str] | None:
     return found
 
 
-def _labels(rows: list[Mapping[str, Any]], names: list[str] | None) -> list[str] | None:
+def _labels(rows: Sequence[Mapping[str, Any]], names: list[str] | None) -> list[str] | None:
     if any(row.get("label") is None for row in rows):
         return None
     if names is None:

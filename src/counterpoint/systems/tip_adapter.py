@@ -35,7 +35,7 @@ class TipAdapter(Estimator):
     Args:
         alpha: weight of the cache; by default the best of `alphas` on the validation rows, without those in
             5 folds over the source images. With one image a class it is 1.
-        beta: sharpness of the affinity; by default the best of `betas`, chosen together with `alpha`, else 5.5.
+        beta: sharpness of the affinity; by default the best of `betas`, chosen with `alpha`, else 5.5.
         alphas, betas: values that are tried.
         logit_scale: of the zero-shot classifier.
 

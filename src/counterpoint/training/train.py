@@ -74,6 +74,7 @@ def train(
     path = Path(out)
     check_out(path, resume=resume)
     old = Run(path) if resume and (path / "config.yaml").is_file() else None
+    barrier()  # every process has looked at `out` before process 0 writes into it
     base, why = (_of_run(old), "") if old is not None else _of_recipe(system, recipe)
     values = dataclasses.asdict(settings) if settings is not None else base.training
     training = TrainingSettings.build(merge_settings(values, overrides))
@@ -161,7 +162,7 @@ def _fit_batch(
 
 
 def _check_columns(system: System, rows: Rows) -> None:
-    missing = [name for name in type(system).needs if name not in rows.columns]
+    missing = [name for name in system.needs if name not in rows.columns]
     if missing:
         raise ValueError(
             f"{type(system).__name__} needs the column {missing[0]!r}; {rows.name} has {', '.join(rows.columns)}. "

@@ -24,8 +24,26 @@ IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 CLIP_MEAN: Triple = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Triple = (0.26862954, 0.26130258, 0.27577711)
 
-_NUMBERS = 2 * pixels.ATTEMPTS + 16
-"""Uniform numbers that one crop consumes, whatever is decided with them: draws never depend on earlier outcomes."""
+_BOX = 2 * pixels.ATTEMPTS + 2
+"""Uniform numbers that decide where a crop lies; 14 more decide what happens to it. All are always drawn."""
+
+
+def _check_range(name: str, values: Range) -> None:
+    if not 0 < values[0] <= values[1]:
+        raise ValueError(f"{name} must be (low, high) with 0 < low <= high; got {values}")
+
+
+def _check_crop(size_name: str, size: int, scale_name: str, scale: Range) -> None:
+    if size < 1:
+        raise ValueError(f"{size_name} must be at least 1 pixel; got {size}")
+    _check_range(scale_name, scale)
+    if scale[1] > 1:
+        raise ValueError(f"{scale_name} are shares of the picture's area, at most 1; got {scale}")
+
+
+def _check_normalisation(mean: Triple, std: Triple) -> None:
+    if len(mean) != 3 or len(std) != 3 or any(value <= 0 for value in std):
+        raise ValueError(f"mean and std must have three values, std above 0; got {mean} and {std}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,16 @@ class _Distortion:
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter_probability", "grey", "blur"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability, in [0, 1]; got {getattr(self, name)!r}")
+        if any(strength < 0 for strength in self.jitter) or self.jitter[3] > 0.5:
+            raise ValueError(f"jitter must be four strengths >= 0, the last (hue) at most 0.5; got {self.jitter}")
+        _check_range("blur_radius", self.blur_radius)
+        _check_range("ratio", self.ratio)
+        _check_normalisation(self.mean, self.std)
+
     def _colour(self, image: Tensor, drawn: np.ndarray) -> Tensor:
         """Jitter with drawn numbers (8,) in [0, 1): four strengths, four keys whose order is the order applied."""
         operations = (
@@ -88,38 +116,48 @@ class _Distortion:
             image = pixels.blur(image, low + (high - low) * float(drawn[4]))
         return pixels.normalise(image, self.mean, self.std)
 
-    def _cut(self, picture: Tensor, size: int, scale: Range, drawn: np.ndarray) -> Tensor:
-        """One random resized crop of (3, H, W) uint8, distorted: (3, size, size)."""
-        shapes = drawn[: 2 * pixels.ATTEMPTS].reshape(2, pixels.ATTEMPTS)
-        areas = scale[0] + (scale[1] - scale[0]) * shapes[0]
+    def _box(self, picture: Tensor, scale: Range, drawn: np.ndarray) -> pixels.Box:
+        """Where one random resized crop lies in (3, H, W), from drawn numbers (22,) in [0, 1)."""
+        areas, shapes = drawn[: 2 * pixels.ATTEMPTS].reshape(2, pixels.ATTEMPTS)
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        rest = drawn[2 * pixels.ATTEMPTS :]
-        box = pixels.crop_box(
+        return pixels.crop_box(
             picture.shape[2],
             picture.shape[1],
-            areas=areas.tolist(),
-            ratios=np.exp(low + (high - low) * shapes[1]).tolist(),
-            place=(float(rest[0]), float(rest[1])),
+            areas=(scale[0] + (scale[1] - scale[0]) * areas).tolist(),
+            ratios=np.exp(low + (high - low) * shapes).tolist(),
+            place=(float(drawn[-2]), float(drawn[-1])),
             limits=self.ratio,
         )
-        return self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), rest[2:])
 
     def _crops(self, row: Row, rng: np.random.Generator, plan: list[tuple[int, Range]]) -> list[Tensor]:
-        """Cut every (size, scale) of the plan out of the row's picture, decoded once."""
-        drawn = rng.random((len(plan), _NUMBERS))
-        picture = pixels.to_bytes(decode(row["image"], smallest_side=self._needed(plan, drawn)))
+        """Cut every (size, scale) of the plan out of the row's picture, each distorted: (3, size, size)."""
+        drawn = rng.random((len(plan), _BOX + 14))
+        # A large JPEG is decoded at a fraction of its size that still has a pixel for each that is wanted: for the
+        # shapes drawn first, and again in the rare case that a later, smaller one had to be taken.
+        wanted = max(
+            size / math.sqrt((scale[0] + (scale[1] - scale[0]) * first) * min(self.ratio[0], 1 / self.ratio[1]))
+            for (size, scale), first in zip(plan, drawn[:, 0].tolist(), strict=True)
+        )
+        picture, boxes, needed = self._decoded(row, math.ceil(wanted), plan, drawn)
+        if needed > min(picture.shape[1:]) >= wanted:
+            picture, boxes, _ = self._decoded(row, math.ceil(needed), plan, drawn)
         return [
-            self._cut(picture, size, scale, numbers)
-            for (size, scale), numbers in zip(plan, drawn, strict=True)
+            self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), numbers[_BOX:])
+            for (size, _), box, numbers in zip(plan, boxes, drawn, strict=True)
         ]
 
-    def _needed(self, plan: list[tuple[int, Range]], drawn: np.ndarray) -> int:
-        """Smallest side at which no crop of this plan has fewer pixels than it is resized to."""
-        sides = []
-        for (size, scale), numbers in zip(plan, drawn, strict=True):
-            area = scale[0] + (scale[1] - scale[0]) * float(numbers[0])
-            sides.append(size / math.sqrt(area * min(self.ratio[0], 1 / self.ratio[1])))
-        return math.ceil(max(sides))
+    def _decoded(
+        self, row: Row, side: int, plan: list[tuple[int, Range]], drawn: np.ndarray
+    ) -> tuple[Tensor, list[pixels.Box], float]:
+        """Picture (3, H, W) uint8, the boxes to cut, and the shorter side that gives every box its size in pixels."""
+        picture = pixels.to_bytes(decode(row["image"], smallest_side=side))
+        boxes = [self._box(picture, scale, numbers[:_BOX]) for (_, scale), numbers in zip(plan, drawn, strict=True)]
+        shortest = min(picture.shape[1:])
+        needed = max(
+            size * shortest / min(right - left, bottom - top)
+            for (size, _), (left, top, right, bottom) in zip(plan, boxes, strict=True)
+        )
+        return picture, boxes, needed
 
 
 @dataclass(frozen=True)
@@ -138,6 +176,18 @@ class MultiCrop(_Distortion):
     counts: tuple[int, ...] = (2, 6)
     scales: tuple[Range, ...] = ((0.14, 1.0), (0.05, 0.14))
     std: Triple = (0.228, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.sizes) == len(self.counts) == len(self.scales):
+            raise ValueError(
+                "sizes, counts and scales must have one entry a resolution; "
+                f"got {len(self.sizes)}, {len(self.counts)} and {len(self.scales)}"
+            )
+        if any(count < 1 for count in self.counts) or not self.counts:
+            raise ValueError(f"counts must be at least 1 for every resolution; got {self.counts}")
+        for size, scale in zip(self.sizes, self.scales, strict=True):
+            _check_crop("sizes", size, "scales", scale)
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> all its crops, stacked by resolution."""
@@ -160,6 +210,10 @@ class TwoViews(_Distortion):
 
     size: int = 224
     scale: Range = (0.08, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_crop("size", self.size, "scale", self.scale)
 
     @classmethod
     def simclr(cls, size: int = 224) -> TwoViews:
@@ -191,6 +245,10 @@ class OneView(_Distortion):
     mean: Triple = CLIP_MEAN
     std: Triple = CLIP_STD
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_crop("size", self.size, "scale", self.scale)
+
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> {"image": (3, size, size)}."""
         return {"image": self._crops(row, rng, [(self.size, self.scale)])[0]}
@@ -198,13 +256,27 @@ class OneView(_Distortion):
 
 @dataclass(frozen=True)
 class Resize:
-    """Inference: the whole picture or its centre, without randomness."""
+    """Inference: no randomness.
+
+    Attributes:
+        size: side of the result, in pixels.
+        mean, std: per-channel normalisation of values in [0, 1].
+        crop: "centre" cuts the largest centred square; "squash" takes the whole picture and changes its shape.
+        bicubic: interpolate bicubically instead of bilinearly.
+    """
 
     size: int = 224
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     crop: str = "centre"
     bicubic: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel; got {self.size}")
+        if self.crop not in ("centre", "squash"):
+            raise ValueError(f"crop must be 'centre' or 'squash'; got {self.crop!r}")
+        _check_normalisation(self.mean, self.std)
 
     def __call__(self, row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """One row -> {"image": (3, size, size)}; `rng` is not used."""

@@ -1,8 +1,8 @@
 """Pixel operations: pure functions of a picture and of numbers that were drawn elsewhere.
 
-Pictures are cut and resized as bytes. Colours and blur work on a float32 tensor (3, H, W) in [0, 1] in place, with the
-definitions of `torchvision.transforms.v2.functional`. All are elementwise, and the one mean is taken by NumPy: the result
-never depends on the number of threads.
+Pictures are cut and resized as bytes. Colours and blur work on a float32 tensor (3, H, W) in [0, 1], in place, with
+the definitions of `torchvision.transforms.v2.functional`. All are elementwise, and the one mean is taken by NumPy: the
+result never depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def adjust_hue(pixels: Tensor, shift: float) -> Tensor:
     """Turn the hue by `shift` of a full circle, in [-0.5, 0.5]; value and saturation stay. In place.
 
     With V the largest and v the smallest channel, C = V - v, and h the hue in sixths of the circle, a channel becomes
-    V - C clip(2 - d, 0, 1), where d is the distance of h + 6 shift from the channel's place on the circle. For x in [-1, 11)
-    the distance of x from 2 on a circle of length 6 is ||x - 5| - 3|; multiplied by C nothing is divided, so grey pixels
-    need no special case.
+    V - C clip(2 - d, 0, 1), where d is the distance of h + 6 shift from the channel's place on the circle. For x in
+    [-1, 11) the distance of x from 2 on a circle of length 6 is ||x - 5| - 3|; multiplied by C nothing is divided, so
+    grey pixels need no special case.
     """
     rows = max(1, _STRIP // pixels.shape[2])
     for first in range(0, pixels.shape[1], rows):

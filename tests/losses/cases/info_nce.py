@@ -40,9 +40,7 @@ def make_pairs(generator, rows, width):
     return {**make_queue(generator, rows, width), "negative_bias": bias}
 
 
-def oracle(
-    query, key, temperature, negatives=None, targets=None, negative_bias=None, label_smoothing=0.0
-):
+def oracle(query, key, temperature, negatives=None, targets=None, negative_bias=None, label_smoothing=0.0):
     candidates = key.tolist() + ([] if negatives is None else negatives.tolist())
     total = 0.0
     for i, row in enumerate(query.tolist()):

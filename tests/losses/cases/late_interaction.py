@@ -24,7 +24,9 @@ def make(generator, rows, width):
 
 def matrices(image, text, text_mask):
     images, texts = image.tolist(), text.tolist()
-    real = [[token for token, use in zip(t, m, strict=True) if use] for t, m in zip(texts, text_mask, strict=True)]
+    real = [
+        [token for token, use in zip(t, m, strict=True) if use] for t, m in zip(texts, text_mask, strict=True)
+    ]
 
     def side(tokens, others):
         dots = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in others] for x in tokens]

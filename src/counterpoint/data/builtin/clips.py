@@ -25,7 +25,6 @@ def rows(split: str) -> Rows:
     """Columns `video` (mp4 bytes) and `text` (written for this library)."""
     files = find_package(NEEDS[0])
     found = [
-        {"id": name.replace("_", "-"), "video": f"datasets/data/{name}.mp4", "text": text}
-        for name, text in _CLIPS
+        {"id": name.replace("_", "-"), "video": f"datasets/data/{name}.mp4", "text": text} for name, text in _CLIPS
     ]
     return Rows(PackageReader(files, found, media="video"), name="clips")

@@ -57,9 +57,7 @@ def rows(split: str) -> Rows:
     """The rows of a split; see the module's docstring."""
     files = [find_package(package) for package in NEEDS]
     versions = "-".join(found.version for found in files)
-    everything = Rows(
-        made_once(f"emoji-{SIZE}px-{versions}", _SCHEMA, lambda: _draw(files[0])), name=f"emoji:{split}"
-    )
+    everything = Rows(made_once(f"emoji-{SIZE}px-{versions}", _SCHEMA, lambda: _draw(files[0])), name=f"emoji:{split}")
     return everything if split == "all" else everything.select(_members(everything, split))
 
 
@@ -89,14 +87,10 @@ def _draw(pictures: PackageFiles) -> Iterator[dict[str, Any]]:
     import resvg_py
 
     drawn = set(pictures.names("openmoji/svg", ".svg"))
-    named = {
-        text: entry["en"] for text, entry in emoji.EMOJI_DATA.items() if entry["status"] == _FULLY_QUALIFIED
-    }
+    named = {text: entry["en"] for text, entry in emoji.EMOJI_DATA.items() if entry["status"] == _FULLY_QUALIFIED}
     for text in sorted(named):
         points = [f"{ord(character):04X}" for character in text]
-        plain = [
-            point for point in points if point != "FE0F"
-        ]  # asks for a coloured picture; some names have it
+        plain = [point for point in points if point != "FE0F"]  # asks for a coloured picture; some names have it
         files = [f"openmoji/svg/{'-'.join(spelling)}.svg" for spelling in (points, plain)]
         file = next((name for name in files if name in drawn), None)
         if file is None:

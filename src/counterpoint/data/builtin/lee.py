@@ -39,9 +39,7 @@ def rows(split: str) -> Rows:
             texts += _lines(files.read(f"{_FOLDER}/lee.cor").decode("latin-1"))
             return Rows.from_list(_first_sentences(texts), name=name)
         if split == "documents":
-            return Rows.from_list(
-                [{"id": f"{n:03d}", "text": text} for n, text in enumerate(texts)], name=name
-            )
+            return Rows.from_list([{"id": f"{n:03d}", "text": text} for n, text in enumerate(texts)], name=name)
         return Rows.from_list(_sentences(texts), name=name)
     texts = _lines(files.read(f"{_FOLDER}/lee.cor").decode("latin-1"))
     if split == "test-documents":

@@ -34,9 +34,7 @@ def rows(split: str) -> Rows:
     everything = Rows(reader, name=f"mnist5k:{split}", class_names=[str(digit) for digit in range(10)])
     if split == "all":
         return everything
-    shares = [
-        hashed_split(f"mnist5k/{number}", train=0.7, validation=0.1) for number in range(len(everything))
-    ]
+    shares = [hashed_split(f"mnist5k/{number}", train=0.7, validation=0.1) for number in range(len(everything))]
     return everything.select(np.array(shares) == split)
 
 

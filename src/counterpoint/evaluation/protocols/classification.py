@@ -47,9 +47,7 @@ class Classification(Protocol):
         chance = {name: 5 * guess if name == "top5_accuracy" else guess for name in found}
         names = getattr(task.system, "class_names", None)
         named = {str(code) if names is None else names[code]: value for code, value in by_class.items()}
-        return Measured(
-            found, chance, {"classes": scores.shape[1], "rows": len(right), "accuracy_by_class": named}
-        )
+        return Measured(found, chance, {"classes": scores.shape[1], "rows": len(right), "accuracy_by_class": named})
 
 
 def class_codes(rows: Rows, class_names: Sequence[str] | None) -> list[int | None]:

@@ -35,9 +35,7 @@ class Geometry(Protocol):
         """Measures of each space of (N, D) vectors."""
         found = task.test_vectors()
         chosen = np.sort(task.rng().permutation(len(found.positions))[: self.rows])
-        spaces = {
-            name: normalize(rows[chosen], dim=1) for name, rows in found.spaces.items() if rows.dim() == 2
-        }
+        spaces = {name: normalize(rows[chosen], dim=1) for name, rows in found.spaces.items() if rows.dim() == 2}
         if not spaces or len(chosen) < 2:
             raise NotApplicable("needs at least two rows with a vector each")
         scores: dict[str, float] = {}
@@ -45,27 +43,19 @@ class Geometry(Protocol):
             prefix = "" if len(spaces) == 1 else f"{name}_"
             scores[f"{prefix}uniformity"] = float(uniformity(vectors))
             scores[f"{prefix}effective_rank"] = float(effective_rank(vectors))
-            scores[f"{prefix}duplicate_rate"] = float(
-                duplicate_rate(vectors, threshold=self.duplicate_threshold)
-            )
-        labels = (
-            [task.labels(task.rows)[found.positions[row]] for row in chosen] if _has(task, "label") else []
-        )
+            scores[f"{prefix}duplicate_rate"] = float(duplicate_rate(vectors, threshold=self.duplicate_threshold))
+        labels = [task.labels(task.rows)[found.positions[row]] for row in chosen] if _has(task, "label") else []
         pair = _positives(spaces, labels, task)
         if pair is not None:
             scores["alignment"] = float(alignment(*pair))
-        return Measured(
-            scores, {}, {"rows": len(chosen), "dimensions": {n: v.shape[1] for n, v in spaces.items()}}
-        )
+        return Measured(scores, {}, {"rows": len(chosen), "dimensions": {n: v.shape[1] for n, v in spaces.items()}})
 
 
 def _has(task: Task, column: str) -> bool:
     return column in task.rows.columns
 
 
-def _positives(
-    spaces: Mapping[str, Tensor], labels: list[object], task: Task
-) -> tuple[Tensor, Tensor] | None:
+def _positives(spaces: Mapping[str, Tensor], labels: list[object], task: Task) -> tuple[Tensor, Tensor] | None:
     """Two (P, D) tensors of positives: image and text, else each row and the next of its class."""
     if "image" in spaces and "text" in spaces and spaces["image"].shape == spaces["text"].shape:
         return spaces["image"], spaces["text"]

