@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from counterpoint.data import Rows as Rows
     from counterpoint.data import open_rows as open_rows
     from counterpoint.evaluation.evaluate import evaluate as evaluate
-    from counterpoint.export import export as export
+    from counterpoint.export.export import export as export
     from counterpoint.index.search import search as search
     from counterpoint.index.table import embed as embed
     from counterpoint.predict.predict import predict as predict
@@ -50,7 +50,7 @@ _HOME = {
     "doctor": "counterpoint.training.doctor",
     "embed": "counterpoint.index.table",
     "evaluate": "counterpoint.evaluation.evaluate",
-    "export": "counterpoint.export",
+    "export": "counterpoint.export.export",
     "fit": "counterpoint.training.fit",
     "list_systems": "counterpoint.system",
     "load": "counterpoint.run",

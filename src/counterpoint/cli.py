@@ -79,7 +79,7 @@ VERBS = {
         show="show_claim",
     ),
     "export": Verb(
-        "counterpoint.export:export",
+        "counterpoint.export.export:export",
         "write plain weights that other libraries load, with measured parity",
         places=("run",),
         show="show_parity",

@@ -37,6 +37,14 @@ def test_sizes(everything: Rows) -> None:
     assert 1300 <= len(loose) <= 1385
 
 
+def test_the_kept_file_follows_the_rules(everything: Rows) -> None:
+    """Fails when the rules change and `_REVISION` does not."""
+    for row in everything:
+        if row["group"] != "flag":
+            assert row["group"] == concept(row["text"], strict=True)
+            assert row["loose_group"] == concept(row["text"], strict=False)
+
+
 def test_no_group_straddles_the_splits(everything: Rows) -> None:
     for column in ("group", "loose_group"):
         train, validation, test = (

@@ -114,6 +114,35 @@ def test_the_command_line_of_make(own_cache: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "a.txt").write_text("one\n")
+    with pytest.raises(DataError, match="cannot make the cache folder .*set COUNTERPOINT_CACHE"):
+        open_rows(tmp_path / "a.txt")
+
+
+def test_a_full_disk_says_what_to_do(own_cache: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    (tmp_path / "a.txt").write_text("line\n" * 5000)
+    code = (
+        "import resource, signal, sys\n"
+        "from counterpoint.data import DataError, open_rows\n"
+        "from counterpoint.data.open import open_rows\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "try:\n"
+        "    open_rows(sys.argv[1])\n"
+        "except DataError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.txt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cannot write" in done.stdout and "set COUNTERPOINT_CACHE" in done.stdout
+    assert not [path for path in own_cache.rglob("*") if path.is_file()]
+
+
 def test_the_cache_folder_follows_the_environment(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from counterpoint.data.cache import cache_folder
 

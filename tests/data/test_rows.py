@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from counterpoint.data import BadRow, DataError, Rows, concatenate
-from counterpoint.data.rows import path_below
+from counterpoint.data.paths import path_below
 
 
 def letters(count: int = 5) -> Rows:

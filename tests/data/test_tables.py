@@ -159,6 +159,12 @@ def test_labels(tmp_path: Path, values: list[str], names: list[str], codes: list
     assert [row["label"] for row in rows] == rows.column("label") == codes
 
 
+def test_rows_without_a_label(tmp_path: Path) -> None:
+    rows = open_rows(write(tmp_path / "a.csv", "text,label\nx,cat\ny,\nz,dog\n"))
+    assert rows.class_names == ["cat", "dog"]
+    assert [row["label"] for row in rows] == rows.column("label") == [0, None, 1]
+
+
 def test_labels_that_are_no_classes_stay(tmp_path: Path) -> None:
     rows = open_rows(write(tmp_path / "a.jsonl", '{"label": [1, 2]}\n{"label": [3]}\n'))
     assert rows.class_names is None and rows.column("label") == [[1, 2], [3]]

@@ -20,6 +20,7 @@ from counterpoint.training.train import train
 from processes import run_on_processes
 
 BAD_STEP = 7
+"""Steps that are done before the bad one."""
 BAD_ROW = "r0021"
 
 
@@ -67,7 +68,7 @@ def in_loss(toy: Toy) -> None:
     def late(features: dict[str, Tensor]) -> Any:
         terms = loss(features)
         if toy.clock.step == BAD_STEP:
-            terms["extra"] = features["first"].sum() * torch.inf
+            terms["extra"] = next(iter(features.values())).sum() * torch.inf
         return terms
 
     toy.loss = late  # type: ignore[method-assign]
@@ -129,7 +130,7 @@ def poisoned_run(place: str, kind: type[Toy], out: str) -> tuple[str, dict[str, 
 def test_a_bad_step_is_not_taken(tmp_path: Path, place: str, kind: type[Toy]) -> None:
     message, after, before = poisoned_run(place, kind, str(tmp_path / "run"))
     if place != "input":
-        assert message.startswith(f"step {BAD_STEP}: ")
+        assert message.startswith(f"step {BAD_STEP + 1}: ")
     assert "The weights were not changed" in message
     assert re.search(PLACES[place][1], message), message
     if place == "weight":  # broken by the test itself, in the very step
@@ -164,7 +165,7 @@ def test_the_last_good_checkpoint_goes_on(tmp_path: Path) -> None:
     toy = build(QueueToy)
     in_loss(toy)
     overrides = {"batch": 16, "steps": 20, "save_every": 3}
-    with pytest.raises(NonFiniteError, match=f"step {BAD_STEP}.*checkpoints are in .*run"):
+    with pytest.raises(NonFiniteError, match=f"step {BAD_STEP + 1}.*checkpoints are in .*run"):
         train(toy, make_rows(), out=tmp_path / "run", overrides=overrides, quiet=True)
     run = train(build(QueueToy), make_rows(), out=tmp_path / "run", overrides=overrides, resume=True, quiet=True)
     assert run.result()["steps"] == 20
@@ -184,7 +185,7 @@ def gradient_of_one_process(out: str) -> str:
 def test_all_processes_stop_at_the_same_step_with_the_same_words(tmp_path: Path) -> None:
     messages = run_on_processes(gradient_of_one_process, 2, str(tmp_path / "run"))
     assert messages[0] == messages[1]
-    assert f"step {BAD_STEP}: gradient of head.weight is not finite" in messages[0]
+    assert f"step {BAD_STEP + 1}: gradient of head.weight is not finite" in messages[0]
 
 
 def test_gradient_norm_is_that_of_all_gradients_together() -> None:

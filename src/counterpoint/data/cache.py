@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from counterpoint.data.errors import DataError
+
 __all__ = ["cache_folder", "replacing"]
+
+_ADVICE = "set COUNTERPOINT_CACHE to a folder that can be written and has room"
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 
 def cache_folder(*below: str) -> Path:
@@ -16,7 +22,10 @@ def cache_folder(*below: str) -> Path:
     chosen = os.environ.get("COUNTERPOINT_CACHE")
     folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "counterpoint"
     folder = folder.joinpath(*below)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the cache folder {folder}: {error.strerror}; {_ADVICE}") from error
     return folder
 
 
@@ -31,5 +40,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _WRITING:
+            raise
+        raise DataError(f"cannot write {path}: {error.strerror}; {_ADVICE}") from error
     finally:
         temporary.unlink(missing_ok=True)

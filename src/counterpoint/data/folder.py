@@ -12,56 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from counterpoint.data.endings import AUDIO, SIDECARS, VIDEO
 from counterpoint.data.errors import BadRow, DataError
 from counterpoint.data.images import EXTENSIONS, looks_like_image
 from counterpoint.data.readers import Reader, digest
 from counterpoint.data.rows import Rows, concatenate
 
 __all__ = ["FolderReader", "open_folder", "printable"]
-
-VIDEO = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"])
-AUDIO = frozenset([".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"])
-
-_SIDECARS = frozenset(  # fmt: skip
-    [
-        ".txt",
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".tsv",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".md",
-        ".html",
-        ".htm",
-        ".pdf",
-        ".doc",
-        ".docx",
-        ".log",
-        ".py",
-        ".ini",
-        ".cfg",
-        ".toml",
-        ".db",
-        ".npy",
-        ".npz",
-        ".pkl",
-        ".pickle",
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".svg",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".parquet",
-        ".lance",
-        ".caption",
-        ".cls",
-    ]
-)
-"""Endings that are no media and are passed over without a word."""
 
 _SPLITS = {
     "train": "train",
@@ -273,7 +230,7 @@ def _take(
         found.add(name, path.stem in texts)
         return
     found.others[ending] += 1
-    if not sniff or ending in _SIDECARS or ending in VIDEO or ending in AUDIO:
+    if not sniff or ending in SIDECARS or ending in VIDEO or ending in AUDIO:
         return
     try:
         with Path(entry.path).open("rb") as file:

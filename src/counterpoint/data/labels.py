@@ -22,7 +22,7 @@ def code_labels(rows: Rows) -> Rows:
         return rows
     distinct: set[Any] = set()
     for value in rows.raw_column("label"):
-        if value is None:
+        if value is None or value == "":  # not labelled
             continue
         if isinstance(value, (list, dict)) or len(distinct) > _MANY:
             return rows

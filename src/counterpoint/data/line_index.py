@@ -56,16 +56,16 @@ class LineIndex:
     def __init__(self, path: Path, *, delimiter: str | None) -> None:
         self.path = path
         self._file: tuple[int, BinaryIO] | None = None
-        self._place = cache_folder("lines") / f"{file_key(path, repr(delimiter))}.npy"
+        self._place = cache_folder("lines") / f"{file_key(path, repr(delimiter))}.starts"
         if not self._place.exists():
             _build(path, self._place, delimiter)
-        self._starts = np.load(self._place, mmap_mode="r")  # (records + 1,) int64
+        self._starts = np.memmap(self._place, dtype=np.int64, mode="r")  # (records + 1,) int64
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_place": self._place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _file=None, _starts=np.load(state["_place"], mmap_mode="r"))
+        self.__dict__.update(state, _file=None, _starts=np.memmap(state["_place"], dtype=np.int64, mode="r"))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -116,24 +116,9 @@ def _build(path: Path, place: Path, delimiter: str | None) -> None:
         if head[:2] in _BOMS:
             raise DataError(f"{path} is {_BOMS[head[:2]]}; convert it: iconv -f UTF-16 -t UTF-8 {path} > new-file")
         file.seek(3 if head == b"\xef\xbb\xbf" else 0)
-        with replacing(place.with_suffix(".raw")) as temporary:
-            with temporary.open("wb") as out:
-                count = 0
-                for block in _blocks(_starts(file, path, delimiter)):
-                    out.write(block.tobytes())
-                    count += len(block)
-            _write_npy(temporary, place, count)
-        place.with_suffix(".raw").unlink(missing_ok=True)
-
-
-def _write_npy(raw: Path, place: Path, count: int) -> None:
-    with replacing(place) as temporary:
-        target = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int64, shape=(count,))
-        if count:
-            source = np.memmap(raw, dtype=np.int64, mode="r")
-            for start in range(0, count, _BLOCK):
-                target[start : start + _BLOCK] = source[start : start + _BLOCK]
-        target.flush()
+        with replacing(place) as temporary, temporary.open("wb") as out:
+            for block in _blocks(_starts(file, path, delimiter)):
+                out.write(block.tobytes())
 
 
 def _blocks(numbers: Iterator[int]) -> Iterator[np.ndarray]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 
 from counterpoint.data.errors import BadRow, DataError
+from counterpoint.data.paths import path_below
 from counterpoint.data.readers import JoinedReader, MemoryReader, Reader, check_column, digest
 
 __all__ = ["MEDIA", "NUMBERS", "Row", "Rows", "concatenate"]
@@ -158,8 +158,8 @@ class Rows(Sequence[Row]):
             for name in MEDIA:
                 if isinstance(row.get(name), str):
                     row[name] = path_below(self._reader.root, row[name])
-        if self._label_codes is not None and row.get("label") is not None:
-            row["label"] = self._code(row["label"])
+        if self._label_codes is not None and "label" in row:
+            row["label"] = None if row["label"] in (None, "") else self._code(row["label"])
         if self._reader.text_values:
             for name in NUMBERS:
                 if name in row:
@@ -263,19 +263,6 @@ def _number(name: str, value: Any) -> float:
     if number is None:
         raise BadRow(f"column {name!r} holds {str(value)[:40]!r}, which is no number")
     return number
-
-
-def path_below(root: Path, value: str) -> Path:
-    """The file `value` names, relative to `root`. Raises BadRow when it lies outside, links followed."""
-    if "://" in value:
-        raise BadRow(f"{value[:80]!r} is an address; files are read from the disk only")
-    if "\0" in value:
-        raise BadRow("the path contains a zero byte")
-    base = root.resolve()
-    path = (base / value).resolve()
-    if not path.is_relative_to(base):
-        raise BadRow(f"path {value[:120]!r} leaves the folder {base} (pass root= to allow a wider one)")
-    return path
 
 
 def concatenate(parts: Sequence[Rows], names: Sequence[str] | None = None) -> Rows:

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from counterpoint.data.arrow import MappedTable, write_arrow
 from counterpoint.data.cache import cache_folder, replacing
+from counterpoint.data.endings import AUDIO, VIDEO
 from counterpoint.data.errors import BadRow, DataError
-from counterpoint.data.folder import AUDIO, VIDEO
 from counterpoint.data.images import EXTENSIONS
 from counterpoint.data.line_index import file_key, sampled_digest
 from counterpoint.data.readers import Reader, digest

@@ -62,6 +62,9 @@ class Queue(nn.Module):
         """Append (B, dim) rows, detached; the oldest leave."""
         if rows.dim() != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"rows must have shape (B, {self.dim}), got {tuple(rows.shape)}")
+        finite = torch.isfinite(rows.detach()).all(dim=1)
+        if not bool(finite.all()):
+            raise ValueError(f"rows must be finite, but row {int((~finite).nonzero()[0])} holds NaN or infinity")
         rows = rows.detach()[-self.size :].to(self.storage)
         places = (self.pointer + torch.arange(len(rows), device=self.storage.device)) % self.size  # (B,)
         self.storage.index_copy_(0, places, rows)
@@ -90,36 +93,47 @@ class Queue(nn.Module):
 
 
 class Queues(nn.Module):
-    """One `Queue` for each key (language, layer, crop ...), all of one size."""
+    """One `Queue` for each key (language, layer, crop ...), all of one size.
+
+    Args:
+        keys: names; `queues[name]` is the queue.
+        size: rows kept in each.
+        dim: numbers a row.
+        normalised_start: as in `Queue`.
+
+    Raises:
+        ValueError: a key twice, no key, or a key without a queue when asked for.
+    """
 
     def __init__(self, keys: Iterable[str], size: int, dim: int, *, normalised_start: bool = False) -> None:
         super().__init__()
-        self.queues = nn.ModuleDict(
-            {key: Queue(size, dim, normalised_start=normalised_start) for key in keys}
-        )
+        self.keys = tuple(keys)
+        if not self.keys or len(set(self.keys)) != len(self.keys):
+            raise ValueError(f"keys must differ, and be at least one, got {list(self.keys)}")
+        # A list, since module names may not hold dots.
+        self.queues = nn.ModuleList(Queue(size, dim, normalised_start=normalised_start) for _ in self.keys)
 
     def __getitem__(self, key: str) -> Queue:
-        if key not in self.queues:
-            raise ValueError(f"no queue for {key!r}; there are queues for {sorted(self.queues)}")
-        queue = self.queues[key]
+        if key not in self.keys:
+            raise ValueError(f"no queue for {key!r}; there are queues for {sorted(self.keys)}")
+        queue = self.queues[self.keys.index(key)]
         assert isinstance(queue, Queue)
         return queue
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.queues)
+        return iter(self.keys)
 
     def __len__(self) -> int:
-        return len(self.queues)
+        return len(self.keys)
 
     def push(self, rows: Tensor, keys: Sequence[str]) -> None:
         """Append row i of (B, dim) to the queue of `keys[i]`."""
         if len(keys) != len(rows):
             raise ValueError(f"keys must name one queue a row: got {len(keys)} keys for {len(rows)} rows")
         for key in sorted(set(keys)):
-            chosen = [i for i, name in enumerate(keys) if name == key]
-            self[key].push(rows[chosen])
+            self[key].push(rows[[i for i, name in enumerate(keys) if name == key]])
 
     def reset(self) -> None:
-        """Empty every queue."""
+        """Bring every queue back to its start."""
         for key in self:
             self[key].reset()

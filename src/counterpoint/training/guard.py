@@ -36,7 +36,7 @@ def explain(
     Looked at in the order of the computation: inputs, weights, features, loss terms, gradients.
 
     Args:
-        step: optimiser step that is not taken.
+        step: number of the step that is not taken, from 1.
         batches: of this process.
         result: of the step.
         module: whose weights and gradients are looked at.

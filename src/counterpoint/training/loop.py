@@ -228,7 +228,7 @@ class Trainer:
             if checkpoints.is_dir()
             else "there is no checkpoint yet"
         )
-        raise NonFiniteError(explain(self.position.total, batches, result, self.system, kept))
+        raise NonFiniteError(explain(self.position.total + 1, batches, result, self.system, kept))
 
     def _update(self, prepared: PreparedStage, size: float) -> None:
         parameters = [

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,12 @@ class MetricsLog:
         return SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; it has a `step`."""
-        self._file.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Append one record; it has a `step`. A disk that is full costs the record, not the run."""
+        try:
+            self._file.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            warnings.warn(f"{self._path} cannot be written ({error.strerror}): figures are lost", stacklevel=2)
         if self._board is not None:
             for name, value in record.items():
                 if isinstance(value, int | float) and not isinstance(value, bool) and name != "step":

@@ -84,12 +84,10 @@ def concept(name: str, *, strict: bool) -> str:
         return "clock face"
     if name.startswith("keycap"):
         return "keycap"
-    if strict:
-        return _strict(name)
     if _TURNS.search(name) and not _NOT_ARROW.search(name):
         for pattern, word in _TURNED:
             name = pattern.sub(word, name)
-    return name
+    return _strict(name) if strict else name
 
 
 def _people(name: str) -> str:

@@ -47,6 +47,7 @@ LICENCE = "pictures CC BY-SA 4.0: all emojis designed by OpenMoji, the open-sour
 SIZE = 72  # pixels
 _TEST, _VALIDATION = 200, 60  # concepts
 _FULLY_QUALIFIED = 2
+_REVISION = 2  # raise when names, groups or drawing change: the drawn file is kept in the cache
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.binary())]
     + [(name, pa.string()) for name in ("text", "emoji", "group", "loose_group")]
@@ -57,7 +58,9 @@ def rows(split: str) -> Rows:
     """The rows of a split; see the module's docstring."""
     files = [find_package(package) for package in NEEDS]
     versions = "-".join(found.version for found in files)
-    everything = Rows(made_once(f"emoji-{SIZE}px-{versions}", _SCHEMA, lambda: _draw(files[0])), name=f"emoji:{split}")
+    everything = Rows(
+        made_once(f"emoji-{_REVISION}-{SIZE}px-{versions}", _SCHEMA, lambda: _draw(files[0])), name=f"emoji:{split}"
+    )
     return everything if split == "all" else everything.select(_members(everything, split))
 
 

@@ -33,10 +33,8 @@ class Sts(Protocol):
         distinct = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))
         place = {text: number for number, text in enumerate(distinct)}
         vectors = task.texts(distinct, key="sts")
-        score = task.score()
-        predicted = torch.cat(
-            [score(vectors[place[text], None], vectors[place[other], None]).reshape(1) for text, other, *_ in pairs]
-        )
+        first, second = (torch.tensor([place[pair[side]] for pair in pairs]) for side in (0, 1))
+        predicted = task.pair_scores(vectors, first, second)
         subsets = [pair[3] for pair in pairs] if len(wanted) > 3 else None
         found = sts_spearman(predicted.double().numpy(), [float(pair[2]) for pair in pairs], subsets)
         scores = {"spearman": found.all}

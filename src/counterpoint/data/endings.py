@@ -1,0 +1,49 @@
+"""File name endings of media other than pictures, and of files that lie beside media. Pictures: `images.EXTENSIONS`."""
+
+from __future__ import annotations
+
+__all__ = ["AUDIO", "SIDECARS", "VIDEO"]
+
+VIDEO = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"])
+AUDIO = frozenset([".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"])
+
+SIDECARS = frozenset(  # fmt: skip
+    [
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".md",
+        ".html",
+        ".htm",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".log",
+        ".py",
+        ".ini",
+        ".cfg",
+        ".toml",
+        ".db",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pickle",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".svg",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".parquet",
+        ".lance",
+        ".caption",
+        ".cls",
+    ]
+)
+"""Endings that are no media and are passed over without a word."""

@@ -1,0 +1,143 @@
+"""`export`: plain weights for other libraries, loaded again by them and compared before anybody relies on it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import shutil
+import tempfile
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from counterpoint import storage
+from counterpoint.evaluation.embedding import inference
+from counterpoint.export.source import Encode, Source, open_source
+from counterpoint.run import Run
+
+__all__ = ["compare", "export", "list_formats"]
+
+TOLERANCE = 1e-4
+"""Largest difference that is accepted, relative to the largest value (at least 1)."""
+_FORMATS = "counterpoint.export.formats"
+_TOP = 10
+
+
+def list_formats() -> list[str]:
+    """Names of the formats."""
+    package = importlib.import_module(_FORMATS)
+    return sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(package.__path__))
+
+
+def _format(name: str) -> ModuleType:
+    # "open_clip" is spelled with an underscore by its own authors, "sentence-transformers" is not
+    wanted, known = name.strip().lower().replace("_", "-"), list_formats()
+    if wanted not in known:
+        near = get_close_matches(wanted, known, n=2, cutoff=0.4) or known
+        raise ValueError(f"no format is called {name!r}; nearest: {', '.join(near)} (there are {', '.join(known)})")
+    return importlib.import_module(f"{_FORMATS}.{wanted.replace('-', '_')}")
+
+
+def export(
+    run: str | Path | Run,
+    out: str | Path,
+    *,
+    format: str = "safetensors",
+    data: Any = None,
+    samples: int = 32,
+) -> dict[str, Any]:
+    """Write a run's encoder for another library, load it with that library, and measure that both agree.
+
+    Vectors are those of the encoder, not normalised. Heads that only training needs are left behind.
+
+    Args:
+        run: the run directory.
+        out: a new or empty directory.
+        format: "safetensors" (plain state dicts under the other library's names), "timm", "transformers",
+            "sentence-transformers", "open_clip" or "onnx".
+        data: rows to compare on, whatever `open_rows` takes; by default the run's own data.
+        samples: how many of them.
+
+    Returns:
+        {"format", "path", "files", "parity": {tower: {"max_difference", "top10_agreement", "samples"}},
+        "checked_with", "compared_on", "usage"}; also in parity.json beside the weights. `max_difference` is the
+        largest absolute difference of a number, `top10_agreement` the share of the ten nearest neighbours of each
+        sample that both agree on, in [0, 1].
+
+    Raises:
+        ValueError: the format cannot hold this encoder, `out` is taken, or what was written does not agree (then
+            nothing is left in `out`).
+    """
+    if samples < 2:
+        raise ValueError(f"samples must be at least 2, got {samples}")
+    chosen = _format(format)
+    target = Path(out).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"out={target} is taken: give a new directory")
+    source = open_source(run if isinstance(run, Run) else Run(run), data, samples)
+    reason = chosen.refuses(source)
+    if reason:
+        raise ValueError(f"{source.run.system_name} cannot be exported as {format!r}: {reason}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".counterpoint-", dir=target.parent) as scratch:
+        folder = Path(scratch) / "export"
+        folder.mkdir()
+        with inference(source.system):
+            chosen.write(source, folder)
+            found, checked_with = chosen.read(source, folder)
+            parity = {name: compare(source, name, encode) for name, encode in found.items()}
+        _refuse_difference(format, parity)
+        result = {
+            "format": format,
+            "path": str(target),
+            "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
+            "parity": {name: {k: v for k, v in values.items() if k != "allowed"} for name, values in parity.items()},
+            "checked_with": checked_with,
+            "compared_on": source.compared_on,
+            "usage": chosen.usage(source, target),
+        }
+        storage.write_json(folder / "parity.json", result)
+        if target.exists():
+            target.rmdir()
+        shutil.move(str(folder), str(target))
+    return result
+
+
+def compare(source: Source, tower: str, encode: Encode) -> dict[str, float]:
+    """How far another computation of a tower is from ours, on the source's inputs."""
+    ours = source.towers[tower]
+    expected, got = ours.encode(ours.inputs).float(), encode(ours.inputs).float()
+    if expected.shape != got.shape:
+        raise ValueError(f"the exported {tower} tower gives {tuple(got.shape)}, the run {tuple(expected.shape)}")
+    return {
+        "max_difference": float((expected - got).abs().max()),
+        "top10_agreement": _agreement(expected, got),
+        "samples": len(expected),
+        "allowed": TOLERANCE * max(1.0, float(expected.abs().max())),
+    }
+
+
+def _agreement(first: Tensor, second: Tensor) -> float:
+    """Share of the ten nearest other samples, by cosine, that two sets of vectors (N, D) agree on."""
+    top = min(_TOP, len(first) - 1)
+    nearest = []
+    for vectors in (first, second):
+        unit = normalize(vectors.double(), dim=1)
+        cosines = unit @ unit.T  # (N, N)
+        nearest.append(cosines.fill_diagonal_(-2.0).topk(top, dim=1).indices)
+    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(dim=2)  # (N, top)
+    return float(shared.double().mean())
+
+
+def _refuse_difference(name: str, parity: Mapping[str, Mapping[str, float]]) -> None:
+    for tower, found in parity.items():
+        if not found["max_difference"] <= found["allowed"]:
+            raise ValueError(
+                f"the {name} export of the {tower} tower differs from the run by {found['max_difference']:.2e} "
+                f"(allowed {found['allowed']:.0e}): nothing was kept; please report this"
+            )
