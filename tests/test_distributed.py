@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from processes import ProcessError, run_on_processes
 from torch import Tensor, nn
 
 from counterpoint import distributed
 from counterpoint.losses import nt_xent
+from processes import ProcessError, run_on_processes
 
 SPLIT = (5, 3, 1)
 

@@ -159,9 +159,7 @@ def _run(name: str, verb: Verb, words: list[str]) -> int:
     words = [word for word in words if not (as_json and word == "--json")]
     bound, words = parser_of(name, verb, words)
     if any(word in ("-h", "--help") for word in words):
-        print(
-            bound.parser.help() + ("\n--json prints the result for machines.\n" if verb.json else ""), end=""
-        )
+        print(bound.parser.help() + ("\n--json prints the result for machines.\n" if verb.json else ""), end="")
         return 0
     invocation = bound.invocation(words)
     result = invocation.run()

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["as_plain", "check_names", "complete", "construct", "convert"]
+__all__ = ["as_plain", "check_names", "complete", "construct", "convert", "merged"]
 
 Built = TypeVar("Built")
 
@@ -74,6 +74,15 @@ def complete(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if name in arguments or parameter.default is not inspect.Parameter.empty
     }
     return {name: as_plain(value, f"{cls.__name__}.{name}") for name, value in values.items()}
+
+
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra` on top of `base`; a group of settings keeps what `extra` does not name."""
+    both = dict(base)
+    for name, value in extra.items():
+        old = both.get(name)
+        both[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def as_plain(value: Any, what: str) -> Any:

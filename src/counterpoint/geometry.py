@@ -115,9 +115,7 @@ def tolerance(embeddings: Tensor, labels: Tensor) -> Tensor:
     """
     rows = _rows("embeddings", embeddings)
     if labels.shape != (len(rows),):
-        raise ValueError(
-            f"labels must have shape ({len(rows)},), one a row, got {tuple(labels.shape)}"
-        )
+        raise ValueError(f"labels must have shape ({len(rows)},), one a row, got {tuple(labels.shape)}")
     _, group = labels.to(rows.device).unique(return_inverse=True)  # (N,)
     size = torch.bincount(group)  # (classes,)
     pairs = int((size * (size - 1)).sum())

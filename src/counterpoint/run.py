@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -30,9 +30,6 @@ from counterpoint.construction import construct
 from counterpoint.encoders import assets
 from counterpoint.storage import CorruptedError
 from counterpoint.system import System, find_system
-
-if TYPE_CHECKING:
-    from counterpoint.fitted import FittedClassifier
 
 __all__ = [
     "FORMAT",
@@ -157,12 +154,7 @@ class Run:
 
     def system(self, system: System | None = None) -> System:
         """The trained system in eval mode; see `load`."""
-        loaded = load(self.path, system=system)
-        if not isinstance(loaded, System):
-            raise ValueError(
-                f"{self.path} holds a fitted classifier, not a trained system: use counterpoint.load"
-            )
-        return loaded
+        return load(self, system=system)
 
 
 def versions() -> dict[str, str]:
@@ -261,7 +253,7 @@ def _stored_weights(run: Run) -> tuple[dict[str, Tensor], Path]:
 
 def load(
     path: str | Path | Run, *, system: System | None = None, device: str | torch.device = "cpu"
-) -> System | FittedClassifier:
+) -> System:
     """A trained system, in eval mode, from its run directory; nothing is fetched.
 
     Args:
@@ -270,7 +262,7 @@ def load(
         device: where the weights go.
 
     Returns:
-        The system, or a `FittedClassifier` when the run was made by `fit`.
+        The system; a `FittedClassifier` when the run was made by `fit`.
 
     Raises:
         ValueError: not a run directory, damaged (names the file), of another system, or of a newer format.

@@ -7,10 +7,11 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import plain
 
-from counterpoint.data import BadRow, DataError, open_rows
+from counterpoint.data import BadRow, DataError, Loader, Row, open_rows
 from counterpoint.data.images import decode
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -160,6 +161,23 @@ def test_a_hundred_thousand_entries(tmp_path: Path) -> None:
         out.write(b"\0" * 1024)
     rows = open_rows(path)
     assert len(rows) == 100_000 and rows[-1]["id"] == "many/099999"
+
+
+def _read(row: Row, rng: np.random.Generator) -> dict[str, str]:
+    return {"text": row["text"]}
+
+
+def test_no_starvation(tmp_path: Path) -> None:
+    """Three shards, one empty, uneven, for 2 processes of 4 workers: every sample once, in step, without waiting."""
+    for number, count in enumerate((1, 0, 12)):
+        write_tar(tmp_path / f"{number}.tar", pairs(count, first=100 * number))
+    rows = open_rows(tmp_path)
+    parts = [
+        list(Loader(rows, _read, batch=4, seed=0, workers=4, drop_last=False, shard=(index, 2)).batches(0))
+        for index in range(2)
+    ]
+    assert [len(part) for part in parts] == [4, 4]
+    assert sorted(name for part in parts for batch in part for name in batch["_ids"]) == rows.column("id")
 
 
 def test_shards_travel_to_workers(tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ class Both(nn.Module):
 
     def __init__(self, clip: str = PAIR) -> None:
         super().__init__()
-        self.body = nn.ModuleDict({"image": ImageEncoder("test_vit?size=64"), "text": TextEncoder("bert:2x16x2", layers=1)})
+        self.body = nn.ModuleDict(
+            {"image": ImageEncoder("test_vit?size=64"), "text": TextEncoder("bert:2x16x2", layers=1)}
+        )
         self.clip = ClipEncoder(clip)
         self.again = ImageEncoder("test_vit?size=64")
 
@@ -78,7 +80,10 @@ def test_the_context_ends(run: Path) -> None:
 
 
 def test_what_is_not_stored_is_named(run: Path) -> None:
-    with assets.loading(run / "assets"), pytest.raises(ValueError, match="stores no image encoder 'resnet18'; it has: image"):
+    with (
+        assets.loading(run / "assets"),
+        pytest.raises(ValueError, match="stores no image encoder 'resnet18'; it has: image"),
+    ):
         ImageEncoder("resnet18")
 
 

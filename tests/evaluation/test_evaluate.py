@@ -48,7 +48,7 @@ def test_columns_decide_what_runs() -> None:
         "retrieval",
         "zero_shot",
     }
-    assert found["not_run"]["sts"] == "needs the column 'other' and 'score'; found image, text, label"
+    assert found["not_run"]["sts"] == "needs the columns 'other' and 'score'; found image, text, label"
     only_images = evaluate(ImageModel(), _rows(columns=("image",)))
     assert set(only_images["protocols"]) == {"geometry"}
 
@@ -224,11 +224,11 @@ def test_classifiers_are_scored_by_their_own_answers() -> None:
 
 def test_errors_say_what_to_do() -> None:
     model = ImageModel()
-    with pytest.raises(ValueError, match="no protocol is called 'knnn'; there are classification, few_shot"):
+    with pytest.raises(ValueError, match="no protocol is called 'knnn'; there are .*classification, few_shot"):
         evaluate(model, _rows(), protocols=["knnn"])
     with pytest.raises(ValueError, match="Knn has no 'neighbours'"):
         evaluate(model, _rows(), protocols={"knn": {"neighbours": 3}})
-    with pytest.raises(ValueError, match="protocol 'sts' cannot be run on cards: needs the column 'other'"):
+    with pytest.raises(ValueError, match="protocol 'sts' cannot be run on cards: needs the columns 'other'"):
         evaluate(model, _rows(), protocols=["sts"])
     with pytest.raises(ValueError, match="train_data rows has no column 'label'; found image"):
         evaluate(model, _rows(), train_data=[{"image": b"x"}])

@@ -149,9 +149,7 @@ def inbatch(given: Arrays) -> Arrays:
 
 def _stored_encoder(given: Arrays, pooling: str) -> TextEncoder:
     """The toy BERT as a folder on disk, loaded as any local model is."""
-    weights = {
-        name.removeprefix("w."): _tensor(array) for name, array in given.items() if name.startswith("w.")
-    }
+    weights = {name.removeprefix("w."): _tensor(array) for name, array in given.items() if name.startswith("w.")}
     vocabulary, width = weights["embeddings.word_embeddings.weight"].shape
     config = transformers.BertConfig(
         vocab_size=vocabulary,

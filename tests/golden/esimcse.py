@@ -40,11 +40,7 @@ def repeat_bpe(given: Arrays) -> Arrays:
 
 def repeat_word(given: Arrays) -> Arrays:
     rows = zip(given["sentences"], given["dup_positions"], given["dup_counts"], strict=True)
-    return {
-        "outputs": np.array(
-            [repeat_words(str(text), places[:count].tolist()) for text, places, count in rows]
-        )
-    }
+    return {"outputs": np.array([repeat_words(str(text), places[:count].tolist()) for text, places, count in rows])}
 
 
 def loss(given: Arrays) -> Arrays:
@@ -103,9 +99,7 @@ class _Parameters(nn.Module):
 
 def momentum_update(given: Arrays) -> Arrays:
     count = sum(name.startswith("online_") for name in given)
-    slow = MomentumEncoder(
-        _Parameters([given[f"momentum_before_{i}"] for i in range(count)]), float(given["momentum"])
-    )
+    slow = MomentumEncoder(_Parameters([given[f"momentum_before_{i}"] for i in range(count)]), float(given["momentum"]))
     slow.update(_Parameters([given[f"online_{i}"] for i in range(count)]))
     return {f"momentum_after_{i}": value.numpy() for i, value in enumerate(slow.module.values)}
 

@@ -22,9 +22,7 @@ def _tensor(array: np.ndarray, *, grad: bool = False) -> Tensor:
 
 
 def _codes(scores: np.ndarray, given: Arrays) -> np.ndarray:
-    return sinkhorn(
-        _tensor(scores), epsilon=float(given["epsilon"]), iterations=int(given["n_iterations"])
-    ).numpy()
+    return sinkhorn(_tensor(scores), epsilon=float(given["epsilon"]), iterations=int(given["n_iterations"])).numpy()
 
 
 def codes(given: Arrays) -> Arrays:
@@ -80,9 +78,7 @@ def swapped_loss(given: Arrays) -> Arrays:
         system.after_step({"embeddings": by_row.detach()})
         found.append((loss.detach(), embeddings.grad, system.prototypes.weight.grad))
     names = ("loss", "grad_embeddings", "grad_prototypes")
-    outputs = {
-        name: np.stack([part.numpy() for part in parts]) for name, parts in zip(names, zip(*found), strict=True)
-    }
+    outputs = {name: np.stack([parts[i].numpy() for parts in found]) for i, name in enumerate(names)}
     outputs = {name: value[0] for name, value in outputs.items()} if single else outputs
     outputs["prototypes_normalized"] = normalised.numpy()
     if system.queues is not None:

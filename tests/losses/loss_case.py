@@ -27,8 +27,8 @@ class Case:
         make: (generator, rows, width) -> arguments in float64, random.
         oracle: arguments -> value, with loops over numbers, written from the equation only.
         learnt: arguments that get a gradient.
-        rows: arguments with one row an example; gathered when there are several processes. () when row numbers are
-            among the arguments, so that pieces of a batch are no batch.
+        rows: arguments with one row an example; gathered when there are several processes. () when row numbers
+            are among the arguments, so that pieces of a batch are no batch.
         sharpness: (argument, value) of a temperature of 0.01.
         turned: arguments that may be rotated together without changing the value.
         swapped: two arguments that may change places.
@@ -61,9 +61,7 @@ class Case:
 
 def unit_rows(generator: torch.Generator, *shape: int) -> Tensor:
     """Random unit vectors in float64."""
-    return torch.nn.functional.normalize(
-        torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1
-    )
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
 
 
 def log_uniform(generator: torch.Generator, low: float, high: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from loss_case import Case, all_cases, convert, random_arguments, with_gradient
@@ -116,7 +118,8 @@ def test_is_never_negative(case: Case) -> None:
     if case.name == "late_interaction_similarity":
         pytest.skip("returns the matrix, not a loss")
     for seed in range(200):
-        assert float(case.call(**random_arguments(case, seed))) >= 0.0
+        # A mean log-probability, unlike that of one positive, is a difference of two numbers: rounding is left.
+        assert float(case.call(**random_arguments(case, seed))) >= -1e-12
 
 
 def test_a_duplicated_negative_counts_as_weight_two() -> None:
@@ -126,7 +129,7 @@ def test_a_duplicated_negative_counts_as_weight_two() -> None:
         bank = arguments["negatives"]
         twice = {**arguments, "negatives": torch.cat([bank, bank[:1]])}
         weights = torch.zeros(len(bank), dtype=torch.float64)
-        weights[0] = torch.log(torch.tensor(2.0))
+        weights[0] = math.log(2.0)
         weighted = {**arguments, "negative_bias": weights}
         torch.testing.assert_close(case.call(**twice), case.call(**weighted), rtol=1e-10, atol=1e-11)
 
@@ -135,12 +138,15 @@ def test_a_duplicated_negative_counts_as_weight_two() -> None:
 def test_autocast_changes_nothing(case: Case) -> None:
     arguments = convert(random_arguments(case, 3, rows=8, width=16), torch.float32)
     plain, plain_gradient = with_gradient(case, arguments)
+    leaves = {name: arguments[name].detach().clone().requires_grad_() for name in case.learnt}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast, cast_gradient = with_gradient(case, arguments)
+        cast = case.call(**{**arguments, **leaves})
     assert cast.dtype == torch.float32
-    torch.testing.assert_close(cast, plain, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(cast.detach(), plain, rtol=1e-6, atol=1e-6)
+    if leaves:
+        cast.backward()
     for name, gradient in plain_gradient.items():
-        torch.testing.assert_close(cast_gradient[name], gradient, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(leaves[name].grad, gradient, rtol=1e-5, atol=1e-6)
 
 
 @every_case
@@ -150,9 +156,8 @@ def test_second_derivatives_are_refused(case: Case) -> None:
     arguments = random_arguments(case, 0, rows=4, width=3)
     leaf = arguments[case.learnt[0]].requires_grad_()
     value = case.call(**{**arguments, case.learnt[0]: leaf})
-    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivative.*without create_graph=True"):
+        torch.autograd.grad(value, leaf, create_graph=True)
 
 
 class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
@@ -179,14 +184,14 @@ def _largest_tensor(case: Case, rows: int) -> int:
 def test_memory_is_linear_in_the_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", 32)
     monkeypatch.setattr(tiles, "TILE_WITHIN", 32)
-    small, large = (_largest_tensor(case, rows) for rows in (512, 1024))
+    small, large = (_largest_tensor(case, rows) for rows in (256, 512))
     assert large <= 2.1 * small
-    assert large < 1024 * 1024 / 8
+    assert large < 512 * 512 / 8
 
 
 def test_late_interaction_never_holds_all_token_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE_TOKENS", 1024)
     case = next(case for case in CASES if case.name == "late_interaction")
-    small, large = (_largest_tensor(case, rows) for rows in (64, 128))
+    small, large = (_largest_tensor(case, rows) for rows in (32, 64))
     assert large <= 4.1 * small  # the two (N, N) results
-    assert large <= 128 * 128 * 3 * 4 / 10
+    assert large <= 64 * 64 * 3 * 4 / 10

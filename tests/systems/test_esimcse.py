@@ -63,6 +63,13 @@ def test_the_loss_is_the_written_out_sum() -> None:
         assert float(found) == pytest.approx(total / n, rel=1e-10)
 
 
+def test_long_half_precision_vectors_do_not_overflow() -> None:
+    first, second = (300 * torch.randn(4, 64, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    half = esimcse_loss(first.half(), second.half(), queue=first.flip(0), temperature=0.05)
+    full = esimcse_loss(first.half().float(), second.half().float(), queue=first.flip(0), temperature=0.05)
+    assert float(half) == pytest.approx(float(full), rel=1e-4)
+
+
 def test_the_queue_holds_the_last_anchors_of_the_momentum_encoder() -> None:
     """Three steps of five sentences through a queue of seven, followed by hand."""
     system = _system().train()

@@ -1,4 +1,4 @@
-"""What holds for every registered system: found through the registry and run with its tiny recipe, never listed here."""
+"""What holds for every registered system: found through the registry, run with its tiny recipe, never listed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from every_system import ROWS, arguments_of, gradients_of, recipe_rows
-from processes import run_on_processes
 from torch import Tensor
 
 from counterpoint.construction import convert
@@ -25,6 +24,7 @@ from counterpoint.training.interrupt import Interrupted
 from counterpoint.training.recipe import list_recipes, read_recipe
 from counterpoint.training.settings import TrainingSettings
 from counterpoint.training.train import train
+from processes import run_on_processes
 
 REPOSITORY = Path(__file__).parents[2]
 PAPERS = [info.name for info in list_systems() if info.cls.__module__.startswith("counterpoint.systems.")]
@@ -35,7 +35,9 @@ WITH_VECTORS = [path.name for path in (REPOSITORY / "tests" / "golden" / "data")
 def _stages() -> list[tuple[str, str]]:
     found = []
     for name in TRAINED:
-        system = find_system(name).cls(**{k: convert(v, hint, k) for k, (v, hint) in arguments_of(name, "tiny").items()})
+        system = find_system(name).cls(
+            **{k: convert(v, hint, k) for k, (v, hint) in arguments_of(name, "tiny").items()}
+        )
         assert isinstance(system, System)
         found += [(name, stage.name) for stage in system.stages()]
     return found

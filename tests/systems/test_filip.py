@@ -103,9 +103,13 @@ def test_selected_tokens_make_the_loss() -> None:
         choice = select_tokens(image, text, mask, ratio=0.5)
         assert choice.text_valid.any(dim=1).all()
         rows = range(len(image))
-        kept = [torch.stack([tokens[i][index[i]] for i in rows]) for tokens, index in (
-            (image, choice.image_index), (text, choice.text_index),
-        )]
+        kept = [
+            torch.stack([tokens[i][index[i]] for i in rows])
+            for tokens, index in (
+                (image, choice.image_index),
+                (text, choice.text_index),
+            )
+        ]
         expected = _slow_loss(*kept, choice.text_valid, 0.1)
         found = float(system.loss({"image": image, "text": text, "mask": mask})["contrast"])
         assert found == pytest.approx(expected, abs=1e-10)

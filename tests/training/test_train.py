@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_the_run_directory(tmp_path: Path) -> None:
     assert config["format"] == 1 and config["kind"] == "train"
     assert config["system"] == {"name": "QueueToy", "class": "QueueToy", "arguments": None}
     assert config["training"]["batch"] == 16 and config["rows"]["count"] == 64
-    assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["torch"] == importlib.metadata.version("torch")
     assert [record["step"] for record in found.metrics()] == [2, 4, 6, 8]
     wanted = {"loss", "guess", "learning_rate", "gradient_norm", "examples_per_second", "effective_rank"}
     assert wanted | {"alignment", "uniformity", "duplicate_rate"} <= found.metrics()[0].keys()

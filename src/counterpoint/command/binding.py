@@ -40,9 +40,7 @@ class BoundVerb:
 
     def __init__(self, name: str, verb: Verb, system: str | None) -> None:
         self.verb, self.function, self.system = verb, verb.load(), None
-        options = {
-            option.name: option for option in options_of(self.function) if option.name not in _INTERNAL
-        }
+        options = {option.name: option for option in options_of(self.function) if option.name not in _INTERNAL}
         if system is not None:
             from counterpoint.system import find_system
 
@@ -156,8 +154,7 @@ def parser_of(name: str, verb: Verb, argv: Sequence[str]) -> tuple[BoundVerb, li
         asks_help = any(word in ("-h", "--help") for word in words)
         if verb.system and not asks_help:
             raise UsageError(
-                f"name the system first: counterpoint {name} SYSTEM [DATA ...] [options] "
-                "(see `counterpoint systems`)"
+                f"name the system first: counterpoint {name} SYSTEM [DATA ...] [options] (see `counterpoint systems`)"
             )
         return BoundVerb(name, verb, None), words
     return BoundVerb(name, verb, words[0]), words[1:]

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from counterpoint.command.signature import Option
 
-__all__ = ["CommandParser", "UsageError"]
+__all__ = ["CommandParser", "UsageError", "shown"]
 
 _TRUTH = ("true", "false")
 
@@ -51,6 +51,9 @@ class CommandParser:
     Args:
         command: what stands before the options, e.g. "counterpoint train swav".
         text: what the command does.
+
+    Attributes:
+        positionals: arguments by place, with how many there may be: "" one, "?" none or one, "*" any number.
     """
 
     def __init__(self, command: str, text: str) -> None:
@@ -63,12 +66,12 @@ class CommandParser:
             usage="%(prog)s",
         )
         self._options: dict[str, Option] = {}
-        self._positionals: list[tuple[Option, str]] = []
+        self.positionals: list[tuple[Option, str]] = []
 
     def add_positional(self, option: Option, *, many: bool = False) -> None:
         """An argument that is given by its place; `many` takes any number of them."""
         count = "*" if many else "?" if not option.required else ""
-        self._positionals.append((option, count))
+        self.positionals.append((option, count))
 
     def add_group(self, title: str, options: Sequence[Option]) -> None:
         """Options under a heading. A name that is taken already is left out."""
@@ -89,15 +92,15 @@ class CommandParser:
 
     def help(self) -> str:
         """The help text."""
-        places = [_place(option, count) for option, count in self._positionals]
+        places = [_place(option, count) for option, count in self.positionals]
         self._parser.usage = " ".join([self.command, *places, "[options]"]).replace("%", "%%")
         text = self._parser.format_help()
-        if not self._positionals:
+        if not self.positionals:
             return text
         width = min(shutil.get_terminal_size().columns, 110) - 2
         lines = [
             textwrap.fill(f"  {_place(option, count):<22}{option.text}", width, subsequent_indent=" " * 24)
-            for option, count in self._positionals
+            for option, count in self.positionals
         ]
         return text.replace("\noptions:", "\narguments:\n" + "\n".join(lines) + "\n\noptions:", 1)
 
@@ -132,15 +135,13 @@ class CommandParser:
     def _placed(self, words: list[str]) -> dict[str, Any]:
         """Values of the arguments that are given by their place."""
         values: dict[str, Any] = {}
-        for option, count in self._positionals:
+        for option, count in self.positionals:
             if count == "*":
                 values[option.name], words = words, []
             elif words:
                 values[option.name], words = words[0], words[1:]
             elif option.required:
-                raise self._error(
-                    f"{option.name.upper()} is missing ({option.text.rstrip('.') or option.kind})"
-                )
+                raise self._error(f"{option.name.upper()} is missing ({option.text.rstrip('.') or option.kind})")
         if words:
             raise self._error(f"{words[0]!r} is one argument too many")
         return values
@@ -181,9 +182,7 @@ class CommandParser:
             return self._options[opposite], True
         near = get_close_matches(plain, self._options, n=3, cutoff=0.55)
         near += [other for other in self._options if other.rsplit(".", 1)[-1] == plain and other not in near]
-        hint = (
-            f"did you mean {' or '.join(f'--{_dashed(other)}' for other in near)}?" if near else "see --help"
-        )
+        hint = f"did you mean {' or '.join(f'--{_dashed(other)}' for other in near)}?" if near else "see --help"
         raise self._error(f"there is no option --{name}; {hint}")
 
     def _error(self, text: str) -> UsageError:
@@ -214,16 +213,16 @@ def _place(option: Option, count: str) -> str:
 
 def _help_text(option: Option) -> str:
     text = option.text.replace("%", "%%")
-    default = "" if option.default in (None, "") or option.required else _shown(option.default)
+    default = "" if option.default in (None, "") or option.required else shown(option.default)
     ending = "required" if option.required else f"default {default}" if default else ""
     return f"{text} [{ending}]".strip() if ending else text
 
 
-def _shown(value: Any, inner: bool = False) -> str:
+def shown(value: Any, inner: bool = False) -> str:
     """A default the way it would be typed."""
     if isinstance(value, tuple | list):
         nested = inner or any(isinstance(item, tuple | list) for item in value)
-        text = ",".join(_shown(item, inner=True) for item in value) or "none"
+        text = ",".join(shown(item, inner=True) for item in value) or "none"
         return f"[{text}]" if nested else text
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -48,12 +48,8 @@ def print_json(result: Any) -> None:
     print(json.dumps(_plain(result), indent=1, ensure_ascii=False))
 
 
-def _table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str] = ()
-) -> None:
-    table = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-    )
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str] = ()) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
@@ -171,8 +167,7 @@ def show_claim(result: Any, values: Values) -> None:
         rows += [(arm, metric, sum(found) / len(found), len(found)) for metric, found in scores.items()]
     _table("scores, mean over the seeds", ("arm", "metric", "mean", "seeds"), rows, numbers=("mean", "seeds"))
     compared = [
-        (c.name, c.metric, c.difference, "{:.4f} .. {:.4f}".format(*c.interval), c.verdict)
-        for c in result.comparisons
+        (c.name, c.metric, c.difference, "{:.4f} .. {:.4f}".format(*c.interval), c.verdict) for c in result.comparisons
     ]
     columns = ("comparison", "metric", "difference", "95 % interval", "verdict")
     _table("differences, positive is better", columns, compared, numbers=("difference",))
@@ -186,10 +181,13 @@ def show_parity(result: Mapping[str, Any], values: Values) -> None:
     """What was written and how far it is from the run."""
     print(f"{result['format']}: {', '.join(result['files'])} in {result['path']}")
     rows = [
-        (name, f"{found['max_difference']:.1e}", found["top10_agreement"])
-        for name, found in result["parity"].items()
+        (name, f"{found['max_difference']:.1e}", found["top10_agreement"]) for name, found in result["parity"].items()
     ]
-    _table(f"compared by {result['checked_with']}", ("output", "max |difference|", "top-10 agreement"), rows)
+    print(f"compared on {result['compared_on']} with {result['checked_with']}")
+    _table("parity with the run", ("tower", "max |difference|", "top-10 agreement"), rows)
+    for note in result["notes"]:
+        print(f"note: {note}")
+    print(f"\n{result['usage']}")
 
 
 def show_nothing(result: Any, values: Values) -> None:

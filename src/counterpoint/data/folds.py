@@ -37,14 +37,10 @@ def check_labels(features: Tensor, labels: Tensor, classes: int | None = None) -
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
     if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"labels must be one a row: {tuple(labels.shape)} for features {tuple(features.shape)}"
-        )
+        raise ValueError(f"labels must be one a row: {tuple(labels.shape)} for features {tuple(features.shape)}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
-        raise ValueError(
-            f"labels must lie in 0..{high if classes is None else classes - 1}, got {low}..{high}"
-        )
+        raise ValueError(f"labels must lie in 0..{high if classes is None else classes - 1}, got {low}..{high}")
     return labels.bincount(minlength=classes or 0)
 
 
@@ -70,9 +66,7 @@ def grouped_folds(labels: Tensor, groups: Tensor | None = None, *, folds: int = 
     if groups is None:
         groups = torch.arange(len(labels))
     if groups.shape != labels.shape:
-        raise ValueError(
-            f"groups must name the group of each row: {tuple(groups.shape)} for {len(labels)} labels"
-        )
+        raise ValueError(f"groups must name the group of each row: {tuple(groups.shape)} for {len(labels)} labels")
     members: dict[int, dict[int, int]] = defaultdict(dict)  # class -> group -> number within the class
     for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
         members[label].setdefault(group, len(members[label]))

@@ -56,7 +56,7 @@ def pool(hidden_states: Sequence[Tensor], attention_mask: Tensor, how: str) -> T
             index = torch.where(real, place, -1).amax(dim=1)
         else:
             index = torch.where(real, place, real.shape[1]).amin(dim=1)
-        rows = torch.arange(len(last), device=last.device)
+        rows = torch.arange(last.shape[0], device=last.device)
         return last[rows, index.clamp(0, real.shape[1] - 1)] * real.any(dim=1, keepdim=True)
     if how in ("avg_top2", "avg_first_last"):
         if len(hidden_states) < 2:

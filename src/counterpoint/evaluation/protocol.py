@@ -62,9 +62,8 @@ class Protocol(ABC):
         """
         missing = [name for name in self.columns if name not in found]
         if missing:
-            raise NotApplicable(
-                f"needs the column {' and '.join(map(repr, missing))}; found {', '.join(found) or 'none'}"
-            )
+            wanted = f"column{'s' if len(missing) > 1 else ''} {' and '.join(map(repr, missing))}"
+            raise NotApplicable(f"needs the {wanted}; found {', '.join(found) or 'none'}")
 
     @abstractmethod
     def run(self, task: Any) -> Measured:

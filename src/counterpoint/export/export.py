@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint import storage
-from counterpoint.evaluation.embedding import inference
+from counterpoint.evaluation.embedding import DEFAULT_SPACE, embed_all, inference
 from counterpoint.export.source import Encode, Source, open_source
 from counterpoint.run import Run
 
@@ -26,6 +26,7 @@ TOLERANCE = 1e-4
 """Largest difference that is accepted, relative to the largest value (at least 1)."""
 _FORMATS = "counterpoint.export.formats"
 _TOP = 10
+_TIE = 1e-6
 
 
 def list_formats() -> list[str]:
@@ -65,9 +66,9 @@ def export(
 
     Returns:
         {"format", "path", "files", "parity": {tower: {"max_difference", "top10_agreement", "samples"}},
-        "checked_with", "compared_on", "usage"}; also in parity.json beside the weights. `max_difference` is the
-        largest absolute difference of a number, `top10_agreement` the share of the ten nearest neighbours of each
-        sample that both agree on, in [0, 1].
+        "checked_with", "compared_on", "notes", "usage"}; also in parity.json beside the weights.
+        `max_difference` is the largest absolute difference of a number, `top10_agreement` the share of the ten
+        nearest neighbours of each sample that both agree on, in [0, 1].
 
     Raises:
         ValueError: the format cannot hold this encoder, `out` is taken, or what was written does not agree (then
@@ -91,6 +92,7 @@ def export(
             chosen.write(source, folder)
             found, checked_with = chosen.read(source, folder)
             parity = {name: compare(source, name, encode) for name, encode in found.items()}
+            notes = _notes(source)
         _refuse_difference(format, parity)
         result = {
             "format": format,
@@ -99,6 +101,7 @@ def export(
             "parity": {name: {k: v for k, v in values.items() if k != "allowed"} for name, values in parity.items()},
             "checked_with": checked_with,
             "compared_on": source.compared_on,
+            "notes": notes,
             "usage": chosen.usage(source, target),
         }
         storage.write_json(folder / "parity.json", result)
@@ -122,16 +125,42 @@ def compare(source: Source, tower: str, encode: Encode) -> dict[str, float]:
     }
 
 
-def _agreement(first: Tensor, second: Tensor) -> float:
-    """Share of the ten nearest other samples, by cosine, that two sets of vectors (N, D) agree on."""
-    top = min(_TOP, len(first) - 1)
-    nearest = []
-    for vectors in (first, second):
+def _agreement(expected: Tensor, got: Tensor) -> float:
+    """Share of the ten nearest other samples, by cosine, that two sets of vectors (N, D) agree on.
+
+    Samples as near as the tenth, to rounding, stand in for each other.
+    """
+    top = min(_TOP, len(expected) - 1)
+    cosines = []
+    for vectors in (expected, got):
         unit = normalize(vectors.double(), dim=1)
-        cosines = unit @ unit.T  # (N, N)
-        nearest.append(cosines.fill_diagonal_(-2.0).topk(top, dim=1).indices)
-    shared = (nearest[0][:, :, None] == nearest[1][:, None, :]).any(dim=2)  # (N, top)
-    return float(shared.double().mean())
+        cosines.append((unit @ unit.T).fill_diagonal_(-2.0))  # (N, N)
+    last = cosines[0].topk(top, dim=1).values[:, -1:]  # (N, 1)
+    chosen = cosines[0].gather(1, cosines[1].topk(top, dim=1).indices)  # (N, top)
+    return float((chosen >= last - _TIE).double().mean())
+
+
+def _notes(source: Source) -> list[str]:
+    """What a user of the exported encoder has to know: where the system itself computes something else from it."""
+    notes = []
+    for name, tower in source.towers.items():
+        rows = [{"id": str(place), "text": text} for place, text in enumerate(source.texts)]
+        if name == "image":
+            found = source.system.embed({"image": tower.inputs["images"].to(source.system.device)})
+        else:
+            found = embed_all(source.system, rows, columns=("text",))[1]
+        vectors = found if isinstance(found, Tensor) else found.get(name, found.get(DEFAULT_SPACE))
+        own = tower.encode(tower.inputs).float()
+        if vectors is None or vectors.shape != own.shape or not _parallel(vectors.float(), own):
+            notes.append(
+                f"{source.run.system_name} computes its own {name} embedding from the encoder's inner features, "
+                "not from this vector: see its docs page"
+            )
+    return notes
+
+
+def _parallel(first: Tensor, second: Tensor) -> bool:
+    return bool((normalize(first, dim=1) - normalize(second, dim=1)).abs().max() <= TOLERANCE)
 
 
 def _refuse_difference(name: str, parity: Mapping[str, Mapping[str, float]]) -> None:

@@ -33,9 +33,7 @@ def matrix(**named: Tensor) -> None:
         if value.dim() != 2:
             raise ValueError(f"{name} must have shape (N, D), got {tuple(value.shape)}")
         if value.numel() == 0:
-            raise ValueError(
-                f"{name} must have at least one row and one column, got shape {tuple(value.shape)}"
-            )
+            raise ValueError(f"{name} must have at least one row and one column, got shape {tuple(value.shape)}")
 
 
 def floating(name: str, value: Tensor) -> None:
@@ -83,9 +81,7 @@ def scalar(name: str, value: float | Tensor, *, like: Tensor) -> Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     if isinstance(value, Tensor):
         if value.numel() != 1:
-            raise ValueError(
-                f"{name} must be a number or a tensor of one element, got shape {tuple(value.shape)}"
-            )
+            raise ValueError(f"{name} must be a number or a tensor of one element, got shape {tuple(value.shape)}")
         result = value.reshape(()).to(like.device, dtype)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         result = torch.tensor(float(value), dtype=dtype, device=like.device)
@@ -126,9 +122,7 @@ def finite_loss(loss: Tensor, **named: Tensor | None) -> Tensor:
         if bool(bad.any()):
             rows = bad.nonzero().flatten().tolist()
             more = "" if len(rows) == 1 else f" (and {len(rows) - 1} more)"
-            raise ValueError(
-                f"{name} must be finite, but row {rows[0]}{more} holds NaN or infinity; drop those rows"
-            )
+            raise ValueError(f"{name} must be finite, but row {rows[0]}{more} holds NaN or infinity; drop those rows")
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items() if value is not None)
     raise ValueError(
         f"the loss of {shapes} is {float(loss.detach())} although all rows are finite: products overflow; "
@@ -170,12 +164,7 @@ def integers(name: str, value: Tensor, rows: int) -> None:
         TypeError: not a tensor of integers.
         ValueError: another shape.
     """
-    if (
-        not isinstance(value, Tensor)
-        or value.is_floating_point()
-        or value.is_complex()
-        or value.dtype == torch.bool
-    ):
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be an integer tensor, got {got}")
     if value.shape != (rows,):

@@ -55,9 +55,7 @@ def clip_loss(
     scale = positive_scalar("logit_scale", logit_scale, like=images)
     own = torch.arange(len(images), device=images.device)[:, None]  # (N, 1)
     positive = scale * (images * texts).sum(1)  # (N,)
-    others, others_of_text = logsumexp_similarity(
-        images, texts, scale=scale, skip=own, columns=True
-    )  # (N,), (N,)
+    others, others_of_text = logsumexp_similarity(images, texts, scale=scale, skip=own, columns=True)  # (N,), (N,)
     # -log(e^p / (e^p + e^o)) = -log sigmoid(p - o): no cancellation when the positive is far above the
     # others.
     loss = -(logsigmoid(positive - others) + logsigmoid(positive - others_of_text)).mean() / 2

@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from counterpoint.losses.tiles import Similarity
+from counterpoint.losses.tiles import Similarity, first_order
 
 __all__ = ["logsumexp_similarity", "logsumexp_within"]
 
@@ -103,9 +102,7 @@ def _share(level: Tensor, gradient: Tensor) -> Tensor:
     return gradient * torch.exp(-_finite(level))
 
 
-def _backward(
-    problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool, bool]
-) -> list[Tensor | None]:
+def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool, bool]) -> list[Tensor | None]:
     """Gradients of query, key (both without the factor `scale`) and bias; those not in `needs` are None."""
     needs_query, needs_key, needs_bias = needs
     query = torch.zeros_like(problem.query) if needs_query else None
@@ -147,7 +144,7 @@ class _LogSumExp(torch.autograd.Function):
         return row, column
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, scale, bias, skip, row, column = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -178,7 +175,7 @@ class _LogSumExpWithin(torch.autograd.Function):
         return level
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, scale, skip, level = ctx.saved_tensors
         factor = float(scale)

@@ -74,9 +74,7 @@ def info_nce(
     dtype = working_dtype(query, key)
     queries, candidates = query.to(dtype), _candidates(query, key, negatives).to(dtype)
     scale = 1.0 / positive_scalar("temperature", temperature, like=queries)
-    own = target_columns(
-        targets, rows=len(queries), candidates=len(candidates), device=queries.device
-    )  # (N,)
+    own = target_columns(targets, rows=len(queries), candidates=len(candidates), device=queries.device)  # (N,)
     bias = _bias(negative_bias, len(queries), len(key), len(candidates), dtype)
     positive = scale * (queries * candidates[own]).sum(1)  # (N,)
     others, _ = logsumexp_similarity(queries, candidates, scale=scale, bias=bias, skip=own[:, None])  # (N,)
@@ -173,9 +171,7 @@ def _weights(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach().masked_fill(bias.detach() == float("-inf"), 0.0)
 
 
-def _mean_logit(
-    queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, own: Tensor
-) -> Tensor:
+def _mean_logit(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, own: Tensor) -> Tensor:
     """(N,) mean logit of the candidates in play; linear in the batch, as sum_j <q, k_j> = <q, sum_j k_j>."""
     if bias is None:
         return scale * (queries * candidates.sum(0)).sum(1) / len(candidates)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
 from counterpoint.losses.checks import (
@@ -17,7 +16,7 @@ from counterpoint.losses.checks import (
     same_width,
     smoothing,
 )
-from counterpoint.losses.tiles import token_tiles, working_dtype
+from counterpoint.losses.tiles import first_order, token_tiles, working_dtype
 
 
 def late_interaction(
@@ -132,9 +131,7 @@ def late_interaction_similarity(
     for name, value in (("image", image), ("text", text)):
         floating(name, value)
         if value.dim() != 3 or value.numel() == 0:
-            raise ValueError(
-                f"{name} must have shape (N, tokens, D), none of them zero, got {tuple(value.shape)}"
-            )
+            raise ValueError(f"{name} must have shape (N, tokens, D), none of them zero, got {tuple(value.shape)}")
     same_width(image=image, text=text)
     dtype = working_dtype(image, text)
     images, image_weight = _without_padding("image", image.to(dtype), image_mask)
@@ -188,7 +185,7 @@ class _MeanOfMax(torch.autograd.Function):
         return of_image, of_text
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         image, text, image_weight, text_weight = ctx.saved_tensors
         image_gradient, text_gradient = torch.zeros_like(image), torch.zeros_like(text)

@@ -109,9 +109,7 @@ def _checked_views(scores: Tensor, codes: Tensor, assigned: Sequence[int] | None
     for name, value in (("scores", scores), ("codes", codes)):
         floating(name, value)
         if value.dim() != 3 or value.numel() == 0:
-            raise ValueError(
-                f"{name} must have shape (N, views, K) with no empty dimension, got {tuple(value.shape)}"
-            )
+            raise ValueError(f"{name} must have shape (N, views, K) with no empty dimension, got {tuple(value.shape)}")
     if len(scores) != len(codes) or scores.shape[2] != codes.shape[2]:
         raise ValueError(
             f"scores (N, V, K) and codes (N, A, K) must agree in N and K, got {tuple(scores.shape)} and "
@@ -120,13 +118,8 @@ def _checked_views(scores: Tensor, codes: Tensor, assigned: Sequence[int] | None
     if scores.shape[1] < 2:
         raise ValueError(f"scores must hold at least two views to swap, got shape {tuple(scores.shape)}")
     views = list(range(codes.shape[1])) if assigned is None else [int(view) for view in assigned]
-    if (
-        len(views) != codes.shape[1]
-        or len(set(views)) != len(views)
-        or not set(views) <= set(range(scores.shape[1]))
-    ):
+    if len(views) != codes.shape[1] or len(set(views)) != len(views) or not set(views) <= set(range(scores.shape[1])):
         raise ValueError(
-            f"assigned must name {codes.shape[1]} different views in [0, {scores.shape[1]}), one a code, "
-            f"got {views}"
+            f"assigned must name {codes.shape[1]} different views in [0, {scores.shape[1]}), one a code, got {views}"
         )
     return views

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from counterpoint.losses.tiles import SAFE_LOGIT, Similarity
+from counterpoint.losses.tiles import SAFE_LOGIT, Similarity, first_order
 
 __all__ = ["sum_softplus"]
 
@@ -20,17 +19,13 @@ class _SumSoftplus(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, scale: Tensor, bias: Tensor, skip: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, scale: Tensor, bias: Tensor, skip: Tensor | None) -> Tensor:
         needs = ctx.needs_input_grad
         of_query = torch.zeros_like(query) if needs[0] or needs[2] else None
         of_key = torch.zeros_like(key) if needs[1] else None
         total, of_bias = query.new_zeros(()), query.new_zeros(())
         with torch.autocast(query.device.type, enabled=False):
-            problem = Similarity(
-                query, key, float(scale), bias.reshape(1).expand(len(key)), skip, within=False
-            )
+            problem = Similarity(query, key, float(scale), bias.reshape(1).expand(len(key)), skip, within=False)
             buffer = problem.buffer()
             scratch = torch.empty_like(buffer)
             for rows, columns in problem.tiles():
@@ -50,13 +45,11 @@ class _SumSoftplus(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         of_query, of_key, of_scale, of_bias = ctx.saved_tensors
-        of_rows = [
-            None if of_rows is None else of_rows * (gradient * ctx.factor) for of_rows in (of_query, of_key)
-        ]
+        of_rows = [None if of_rows is None else of_rows * (gradient * ctx.factor) for of_rows in (of_query, of_key)]
         return *of_rows, None if of_scale is None else of_scale * gradient, of_bias * gradient, None
 
 

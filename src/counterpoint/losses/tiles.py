@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["SAFE_LOGIT", "Similarity", "token_tiles", "working_dtype"]
+__all__ = ["SAFE_LOGIT", "Similarity", "first_order", "token_tiles", "working_dtype"]
 
 TILE = 4096
 """Rows and columns of a tile (64 MB in float32). Smaller ones are no faster, and suffer when cores are
@@ -28,13 +30,28 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
+def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward whose own gradient does not exist, and says so instead of being silently left out."""
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():  # so it is in a backward exactly with create_graph=True
+            raise RuntimeError(
+                "the tiled losses have no second derivative, since they hold no graph of their tiles; call "
+                "backward or torch.autograd.grad without create_graph=True"
+            )
+        return backward(ctx, *gradients)
+
+    return checked
+
+
 def _bounds(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def token_tiles(first: Tensor, second: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Tiles of the pairs of (N, n1, D) and (M, n2, D): at most `TILE_TOKENS` token similarities, or one pair."""
+    """Tiles of the pairs of (N, n1, D) and (M, n2, D): at most `TILE_TOKENS` similarities, or one pair."""
     pairs = max(1, TILE_TOKENS // (first.shape[1] * second.shape[1]))
     width = min(len(second), max(1, math.isqrt(pairs)))
     for rows in _bounds(len(first), max(1, pairs // width)):

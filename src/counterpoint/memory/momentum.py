@@ -37,9 +37,7 @@ class MomentumEncoder(nn.Module):
         ours = dict(self.module.named_parameters())
         if theirs.keys() != ours.keys():
             different = sorted(theirs.keys() ^ ours.keys())
-            raise ValueError(
-                f"module must have the parameters of the copied one; only one has {different[:3]}"
-            )
+            raise ValueError(f"module must have the parameters of the copied one; only one has {different[:3]}")
         for name, parameter in ours.items():
             parameter.mul_(rate).add_(theirs[name].detach().to(parameter), alpha=1 - rate)
         buffers = dict(module.named_buffers())

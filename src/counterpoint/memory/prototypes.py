@@ -38,9 +38,7 @@ class Prototypes(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(..., D) -> (..., K) scores."""
         if embeddings.shape[-1] != self.weight.shape[1]:
-            raise ValueError(
-                f"embeddings must have width {self.weight.shape[1]}, got {tuple(embeddings.shape)}"
-            )
+            raise ValueError(f"embeddings must have width {self.weight.shape[1]}, got {tuple(embeddings.shape)}")
         return nn.functional.linear(embeddings, self.weight.detach() if self.frozen else self.weight)
 
     def extra_repr(self) -> str:

@@ -50,9 +50,7 @@ def claim_figure(
         return finish(figure, path)
 
 
-def _draw_arms(
-    axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], comparison: Any, theme: Theme
-) -> None:
+def _draw_arms(axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], comparison: Any, theme: Theme) -> None:
     """One line an arm: a dot a seed, a bar at the mean."""
     treated = scores[comparison.treatment][comparison.metric]
     arms: list[tuple[str, Sequence[float]]] = [(comparison.treatment, treated)]
@@ -96,6 +94,4 @@ def _draw_difference(axes: Any, comparison: Any, theme: Theme) -> None:
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(comparison.verdict, color=colour)
-    axes.set_xlabel(
-        "difference, 95 % interval" if math.isfinite(low) else "difference, one seed: no interval"
-    )
+    axes.set_xlabel("difference, 95 % interval" if math.isfinite(low) else "difference, one seed: no interval")

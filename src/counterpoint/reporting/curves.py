@@ -49,9 +49,7 @@ def add_training(page: Page, run: Run) -> None:
 def _tiles(run: Run, records: Records, result: Mapping[str, Any]) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = []
     if not run.fitted:
-        facts.append(
-            ("steps" if run.finished else "steps so far", result.get("steps", _last(records, "step") or 0))
-        )
+        facts.append(("steps" if run.finished else "steps so far", result.get("steps", _last(records, "step") or 0)))
     seconds = result.get("seconds", _last(records, "seconds"))
     if seconds is not None:
         facts.append(("training time", f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"))

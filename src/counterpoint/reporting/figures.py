@@ -123,9 +123,7 @@ def project(vectors: np.ndarray, *, method: str = "auto", seed: int = 0) -> tupl
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(vectors) - 1) / 3)
-        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500).fit_transform(
-            vectors
-        )
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=500).fit_transform(vectors)
         return points, "t-SNE"
     centred = vectors - vectors.mean(axis=0)
     left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
@@ -181,9 +179,7 @@ def _draw_groups(axes: Any, points: np.ndarray, groups: Sequence[str] | None, th
         label = shortened(name, 22)
         axes.scatter(*points[own].T, s=16, color=SERIES[number], alpha=0.8, linewidths=0, label=label)
     if len(names) > 1:
-        axes.legend(
-            fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=theme.ink, handletextpad=0.2
-        )
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=theme.ink, handletextpad=0.2)
 
 
 def picture_grid(
@@ -220,7 +216,5 @@ def picture_grid(
                 axes = figure.add_subplot(grid[number, place + 1])
                 axes.imshow(np.asarray(picture.convert("RGB")))
                 axes.axis("off")
-                axes.set_title(
-                    shortened(caption, 16), fontsize=7, fontweight="normal", loc="center", color=theme.muted
-                )
+                axes.set_title(shortened(caption, 16), fontsize=7, fontweight="normal", loc="center", color=theme.muted)
         return finish(figure, path)

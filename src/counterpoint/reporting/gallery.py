@@ -30,9 +30,7 @@ def _grid(lines: Sequence[tuple[Html, Sequence[Answer]]]) -> Html:
     queries = []
     for asked, answers in lines:
         cells = "".join(_answer(*answer) for answer in answers)
-        queries.append(
-            f'<div class="query"><div class="asked">{asked}</div><div class="answers">{cells}</div></div>'
-        )
+        queries.append(f'<div class="query"><div class="asked">{asked}</div><div class="answers">{cells}</div></div>')
     return Html("<div class='grid'>" + "".join(queries) + "</div>")
 
 
@@ -68,9 +66,7 @@ def add_answers(page: Page, sample: Sample, queries: Sequence[str] | None) -> No
     asked = list(queries) if queries else [sample.texts[place] for place in _probes(len(sample), 5)]
     lines = []
     for query, places in zip(asked, answer_places(sample, asked), strict=True):
-        answers = [
-            (sample.pictures[place], sample.texts[place], sample.texts[place] == query) for place in places
-        ]
+        answers = [(sample.pictures[place], sample.texts[place], sample.texts[place] == query) for place in places]
         lines.append((escape(query), answers))
     words = f"The nearest pictures among {sample.source}, best first. "
     words += "A green frame marks a picture with this caption."
@@ -100,12 +96,8 @@ def add_neighbours(page: Page, sample: Sample) -> None:
         asked = Html(f"{picture(sample.pictures[place], words)}<small>{escape(words)}</small>")
         same = [sample.labels is not None and sample.labels[other] == sample.labels[place] for other in found]
         answers = zip(found, same, strict=True)
-        lines.append(
-            (asked, [(sample.pictures[other], sample.words(other), match) for other, match in answers])
-        )
-    frames = (
-        paragraph("A green frame marks the same class.", "note") if sample.labels is not None else Html("")
-    )
+        lines.append((asked, [(sample.pictures[other], sample.words(other), match) for other, match in answers]))
+    frames = paragraph("A green frame marks the same class.", "note") if sample.labels is not None else Html("")
     page.section("Neighbours", source, frames, _grid(lines))
 
 
@@ -117,17 +109,13 @@ def add_similarity(page: Page, sample: Sample) -> None:
     if sample.captioned:
         assert sample.texts is not None
         matrix = sample.score(sample.spaces["text"][places], sample.spaces["image"][places])
-        words = (
-            "Rows are captions, columns their pictures: a bright diagonal means that the two find each other."
-        )
+        words = "Rows are captions, columns their pictures: a bright diagonal means that the two find each other."
         names = [sample.texts[place] for place in places]
     else:
         if sample.labels is not None:
             places.sort(key=lambda place: sample.labels[place])  # type: ignore[index]
         matrix = sample.score(sample.main[places], sample.main[places])
-        words = "Rows against rows" + (
-            ", sorted by class: bright blocks are classes." if sample.labels else "."
-        )
+        words = "Rows against rows" + (", sorted by class: bright blocks are classes." if sample.labels else ".")
         names = []
     figure = similarity_figure(matrix, title="similarity", rows=names, size=(6.4, 5.0), theme=INLINE)
     page.section("Similarities", page.chart(figure, "heat map of similarities", words, wide=True))
@@ -144,9 +132,7 @@ def add_map(page: Page, sample: Sample, seed: int) -> None:
         shown = _probes(len(sample), _MOST_PICTURES)
         pictures = [sample.pictures[place] for place in shown]
         figure = map_figure(points[shown], title=title, pictures=pictures, theme=INLINE)
-        charts.append(
-            page.chart(figure, "map of the pictures", "Near each other here means alike to the model.")
-        )
+        charts.append(page.chart(figure, "map of the pictures", "Near each other here means alike to the model."))
     if sample.labels is not None or sample.pictures is None:
         figure = map_figure(points, title=title, groups=sample.labels, theme=INLINE)
         charts.append(page.chart(figure, "map of the rows by class", "One dot a row."))

@@ -76,9 +76,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Html:
         cells = zip(kinds, row, strict=True)
         lines.append("".join(f"<td{kind}>{_cell(value)}</td>" for kind, value in cells))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return Html(
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return Html(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
 def _cell(value: Any) -> Html:

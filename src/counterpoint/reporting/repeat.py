@@ -55,9 +55,7 @@ def _recipe(system: str, name: str | None) -> Recipe:
     return read_recipe(system, name) if name in list_recipes(system) and name is not None else Recipe("none")
 
 
-def _differences(
-    values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str
-) -> Iterator[tuple[str, str]]:
+def _differences(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
     """(flag, text) of every value that is not the usual one; groups are entered."""
     for name, value in values.items():
         other = usual.get(name)

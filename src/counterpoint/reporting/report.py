@@ -56,9 +56,7 @@ def report(
         raise ValueError(f"sample must be at least 1, got {sample}")
     opened = run if isinstance(run, Run) else Run(run)
     info = _info(opened)
-    page = Page(
-        f"{opened.system_name}: {opened.path.resolve().name}", info.cls.paper if info is not None else ""
-    )
+    page = Page(f"{opened.system_name}: {opened.path.resolve().name}", info.cls.paper if info is not None else "")
     add_training(page, opened)
     _add_scores(page, opened)
     _add_pictures(page, opened, data, queries, columns, sample, seed)
@@ -87,13 +85,9 @@ def _add_scores(page: Page, run: Run) -> None:
         data, chance = record["data"], record["chance"]
         split = f", split {data['split']}" if data.get("split") else ""
         content.append(Html(f"<h3>{escape(data['name'])}{escape(split)}, {data['rows']} rows</h3>"))
-        rows = [
-            (*name.partition("/")[::2], value, chance.get(name)) for name, value in record["scores"].items()
-        ]
+        rows = [(*name.partition("/")[::2], value, chance.get(name)) for name, value in record["scores"].items()]
         content.append(table(("protocol", "metric", "score", "chance"), rows))
-        facts = {
-            name: record.get(name) for name in ("protocols", "seed", "data", "train_data", "preprocessing")
-        }
+        facts = {name: record.get(name) for name in ("protocols", "seed", "data", "train_data", "preprocessing")}
         facts |= {
             "not_run": record.get("not_run"),
             "skipped": record.get("skipped"),

@@ -90,6 +90,7 @@ class CLIP(System):
         if self.objective == "softmax":
             return {"contrast": clip_loss(image, text, logit_scale=scale)}
         bias = self.encoder.logit_bias if self.bias is None else self.bias
+        assert bias is not None  # the constructor made one where the encoder has none
         return {"contrast": siglip_loss(image, text, logit_scale=scale, logit_bias=bias)}
 
     def after_step(self, features: Features) -> None:
@@ -109,9 +110,7 @@ class CLIP(System):
         return math.log(max(rows, 1)) if self.objective == "softmax" else rows * math.log(2)
 
     @torch.no_grad()
-    def classify(
-        self, images: Tensor, class_names: Sequence[str], templates: Sequence[str] = TEMPLATES
-    ) -> Tensor:
+    def classify(self, images: Tensor, class_names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
         """Zero-shot probabilities (N, C) of preprocessed pictures (N, 3, s, s), by prompts (section 3.1.4).
 
         A class is the normalised mean of its normalised prompts.

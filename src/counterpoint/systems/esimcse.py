@@ -47,18 +47,23 @@ def esimcse_loss(
         hard_negative_weight: added to the logit of anchor i against its own hard negative.
         temperature: above 0.
     """
-    others = [normalize(rows, dim=1) for rows in (hard_negatives, queue) if rows is not None and len(rows)]
+    others = [_unit(rows) for rows in (hard_negatives, queue) if rows is not None and len(rows)]
     bias = None
     if hard_negatives is not None and hard_negative_weight != 0.0:
         bias = first.new_zeros(len(first), sum(map(len, others)))  # (B, B + M)
         bias.fill_diagonal_(hard_negative_weight)
     return info_nce(
-        normalize(first, dim=1),
-        normalize(second, dim=1),
+        _unit(first),
+        _unit(second),
         negatives=torch.cat(others) if others else None,
         negative_bias=bias,
         temperature=temperature,
     )
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of unit length, in float32 at least: the length of a half-precision row may overflow."""
+    return normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
 
 
 class ESimCSE(System):
@@ -178,9 +183,7 @@ class ESimCSE(System):
         samples = [self.pairs.sentence(row) for row in rows]
         batches = [self.collate(samples[start : start + 64]) for start in range(0, len(samples), 64)]
         device = self.device
-        z = torch.cat(
-            [self.embed({name: t.to(device) for name, t in b.items()}) for b in batches]
-        ).cpu()  # (N, D)
+        z = torch.cat([self.embed({name: t.to(device) for name, t in b.items()}) for b in batches]).cpu()  # (N, D)
         lengths = np.array([len(sample["sentences"][0]) for sample in samples])
         rng = np.random.default_rng(seed)
         left = rng.integers(0, len(rows), pairs)

@@ -86,7 +86,7 @@ class FILIP(System):
     """Fine-grained contrast of pictures and captions by token-wise late interaction (arXiv 2111.07783).
 
     Args:
-        encoder: a `ClipEncoder` with vectors per place and per word: `open_clip:ViT-B-32`, `dual:IMAGE+bert:4x256x4` ...
+        encoder: a `ClipEncoder` with vectors per place and per word: `open_clip:ViT-B-32`, `dual:IMAGE+bert:4x256x4`.
         trainable: "all", "none", "head", "last:N" or parameter-name prefixes of the encoder.
         view: how a picture is cropped and distorted; its size and normalisation follow the encoder.
         temperature: where the learnt one starts; it stays in [0.01, 1].
@@ -162,18 +162,21 @@ class FILIP(System):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """No weight decay for biases, norms, token and position embeddings, and the temperature."""
         tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
-        decayed, plain = [], []
+        decayed: list[Tensor] = []
+        plain: list[Tensor] = []
         for name, parameter in self.named_parameters():
-            position = any(word in name for word in ("pos_embed", "positional_embedding", "class_embedding", "cls_token"))
+            position = any(
+                word in name for word in ("pos_embed", "positional_embedding", "class_embedding", "cls_token")
+            )
             kept = parameter.dim() > 1 and id(parameter) not in tables and not position
             if parameter.requires_grad:
                 (decayed if kept else plain).append(parameter)
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """image (B, n1, D) and text (B, L, D) unit tokens for `score`; embedding (B, D), the mean patch, for probes."""
-        spaces = {}
+        spaces: dict[str, Tensor] = {}
         if "image" in batch:
             patches = self.encoder.image_tokens(batch["image"])
             spaces |= {"embedding": patches.mean(dim=1), "image": normalize(patches, dim=2)}
@@ -195,9 +198,7 @@ class FILIP(System):
         return features["image"].mean(dim=1), features["text"].sum(dim=1) / features["mask"].sum(dim=1, keepdim=True)
 
     @torch.no_grad()
-    def classify(
-        self, images: Tensor, class_names: Sequence[str], templates: Sequence[str] = TEMPLATES
-    ) -> Tensor:
+    def classify(self, images: Tensor, class_names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
         """Zero-shot probabilities (N, C) of preprocessed pictures (N, 3, s, s): scores, not vectors, are averaged.
 
         Raises:

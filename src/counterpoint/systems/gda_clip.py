@@ -79,9 +79,7 @@ def new_class(features: Tensor, text: Tensor, *, neighbours: int, repeats: int) 
     count = min(neighbours, len(features))
     nearest = features[(features @ text).topk(count).indices].double()  # (k, D)
     centred = nearest - text
-    return (nearest.sum(dim=0) + repeats * text) / (count + repeats), ridge_precision(
-        centred.T @ centred, count
-    )
+    return (nearest.sum(dim=0) + repeats * text) / (count + repeats), ridge_precision(centred.T @ centred, count)
 
 
 def soft_statistics(features: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,9 +181,7 @@ class GDACLIP(Estimator):
         base = counts.nonzero()[:, 0]  # (B,) classes with images
         if len(base) < len(counts) and (text is None or self.mode == "few_shot"):
             empty = (counts == 0).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"classes {empty} have no image; mode 'base_to_new' makes their head from text_features"
-            )
+            raise ValueError(f"classes {empty} have no image; mode 'base_to_new' makes their head from text_features")
         new = self.mode == "base_to_new" or len(base) < len(counts)
         self._fit_base(features, torch.searchsorted(base, labels), base, validation, groups, ridge=not new)
         if len(base) < len(counts):
@@ -215,9 +211,7 @@ class GDACLIP(Estimator):
         self.weight_ = torch.zeros_like(self.text_).index_copy_(1, base, weight)
         self.bias_ = torch.zeros_like(self.text_[0]).index_copy_(0, base, bias)
         if not bool(self.precision_.any()):
-            warnings.warn(
-                "one image a class and no copies: no covariance, the prediction is zero-shot", stacklevel=3
-            )
+            warnings.warn("one image a class and no copies: no covariance, the prediction is zero-shot", stacklevel=3)
         text = self.logit_scale * self.text_[:, base]  # (D, B)
         self.alpha_, self.validation_accuracy_ = 1.0 if self.alpha is None else self.alpha, None
         if self.alpha is not None or not bool(self.text_.any()):
@@ -255,9 +249,7 @@ class GDACLIP(Estimator):
     def _fit_without_labels(self, features: Tensor, text: Tensor | None) -> GDACLIP:
         """EM: soft labels from the ensemble, head from the soft labels."""
         if text is None:
-            raise ValueError(
-                "features without labels need text_features: EM starts from the zero-shot classes"
-            )
+            raise ValueError("features without labels need text_features: EM starts from the zero-shot classes")
         self.text_, self.validation_accuracy_ = text.T, None
         self.alpha_ = EM_ALPHA if self.alpha is None else self.alpha
         zero_shot = self.logit_scale * features @ self.text_  # (N, K)

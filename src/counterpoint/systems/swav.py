@@ -75,7 +75,9 @@ class SwAV(System):
         super().__init__()
         views = sum(crops.counts)
         if views < 2 or not assigned or not set(assigned) <= set(range(views)):
-            raise ValueError(f"assigned={assigned} must name some of the {views} crops (two at least) of {crops.counts}")
+            raise ValueError(
+                f"assigned={assigned} must name some of the {views} crops (two at least) of {crops.counts}"
+            )
         self.encoder = ImageEncoder(encoder)
         self.head = projection_head(self.encoder.dim, hidden, dim)
         self.prototypes = Prototypes(dim, prototypes)

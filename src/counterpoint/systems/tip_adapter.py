@@ -56,8 +56,8 @@ class TipAdapter(Estimator):
         self,
         alpha: float | None = None,
         beta: float | None = None,
-        alphas: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0),
-        betas: tuple[float, ...] = (0.5, 1.0, 2.0, 3.5, 5.5, 7.0, 10.0, 20.0),
+        alphas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+        betas: tuple[float, ...] = (0.5, 1.0, 2.0, 5.5, 10.0, 20.0, 50.0, 100.0, 200.0),
         logit_scale: float = 100.0,
     ) -> None:
         self.alpha, self.beta, self.alphas, self.betas = alpha, beta, alphas, betas
@@ -98,9 +98,7 @@ class TipAdapter(Estimator):
             self._choose(labels, validation, groups)
         return self
 
-    def _choose(
-        self, labels: Tensor, validation: tuple[Tensor, Tensor] | None, groups: Tensor | None
-    ) -> None:
+    def _choose(self, labels: Tensor, validation: tuple[Tensor, Tensor] | None, groups: Tensor | None) -> None:
         """Best alpha and beta; the first best wins."""
         if validation is not None:
             held = [(unit_rows("validation features", validation[0]), validation[1], slice(None))]
@@ -108,9 +106,7 @@ class TipAdapter(Estimator):
             fold = grouped_folds(labels, groups)
             held = [(self.keys_[fold == k], labels[fold == k], fold != k) for k in fold[fold >= 0].unique()]
         if not held:
-            warnings.warn(
-                "one image a class and no validation rows: alpha and beta are not chosen", stacklevel=3
-            )
+            warnings.warn("one image a class and no validation rows: alpha and beta are not chosen", stacklevel=3)
             return
         found = torch.cat([truth for _, truth, _ in held])
         zero_shot = torch.cat([self.logit_scale * rows @ self.text_ for rows, _, _ in held])

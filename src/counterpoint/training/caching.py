@@ -79,9 +79,7 @@ def _slice(value: Any, start: int, stop: int, rows: int, where: str) -> Any:
         return value[start:stop]
     if isinstance(value, list | tuple):
         # A list is either one value a row, or (what collating tuples gives) several things with all rows each.
-        if value and all(
-            isinstance(item, Tensor | Mapping | list | tuple) and _rows(item) == rows for item in value
-        ):
+        if value and all(isinstance(item, Tensor | Mapping | list | tuple) and _rows(item) == rows for item in value):
             return [_slice(item, start, stop, rows, f"{where}[{i}]") for i, item in enumerate(value)]
         _check_rows(len(value), rows, where)
         return value[start:stop]
@@ -132,11 +130,7 @@ def refusing_batch_norm(module: nn.Module, micro_batch: int) -> Iterator[None]:
 
 
 def _batch_norms(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [
-        (n, layer)
-        for n, layer in module.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-    ]
+    return [(n, layer) for n, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
 @contextlib.contextmanager

@@ -150,7 +150,5 @@ def read_newest(folder: Path) -> tuple[Checkpoint, Path] | None:
             if path != paths[0]:
                 warnings.warn(f"{error}. Going on from the checkpoint before it", stacklevel=2)
     if problems:
-        raise CorruptedError(
-            f"no checkpoint in {folder} is usable: {'; '.join(problems)}. Start the run again"
-        )
+        raise CorruptedError(f"no checkpoint in {folder} is usable: {'; '.join(problems)}. Start the run again")
     return None

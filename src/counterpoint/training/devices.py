@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies import SingleDeviceStrategy
+from torch import Tensor
 
 from counterpoint.training.settings import TrainingSettings
 
-__all__ = ["claim_device", "make_fabric", "pick_device"]
+__all__ = ["claim_device", "make_fabric", "pick_device", "to_device"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -50,3 +53,14 @@ def make_fabric(settings: TrainingSettings) -> tuple[Fabric, Precision]:
         precision = MixedPrecision(settings.precision, device.type)  # type: ignore[arg-type]
     strategy = SingleDeviceStrategy(device=device)
     return Fabric(accelerator=device.type, strategy=strategy, plugins=[precision]), precision
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """The batch with its tensors on `device`; lists of text and the like stay as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {name: to_device(item, device) for name, item in value.items()}
+    if isinstance(value, list | tuple) and any(isinstance(item, Tensor | Mapping | list | tuple) for item in value):
+        return [to_device(item, device) for item in value]
+    return value

@@ -40,8 +40,7 @@ def doctor(run: str | Path | Run) -> list[Finding]:
     marks = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
     for finding in findings:
         print(
-            f"{marks[finding.severity]} {finding.message}"
-            + (f"\n        {finding.remedy}" if finding.remedy else "")
+            f"{marks[finding.severity]} {finding.message}" + (f"\n        {finding.remedy}" if finding.remedy else "")
         )
     return findings
 
@@ -57,9 +56,7 @@ def diagnose(run: str | Path | Run) -> list[Finding]:
         raise ValueError(f"{run.path} was fitted, not trained: there is nothing to diagnose; use `evaluate`")
     records = [record for record in run.metrics() if "loss" in record]
     if not records:
-        return [
-            Finding("no_figures", "problem", "the run ended before its first log line.", "Lower log_every.")
-        ]
+        return [Finding("no_figures", "problem", "the run ended before its first log line.", "Lower log_every.")]
     findings = _warned(records) + _diverging(records) + _skipped(run) + _unfinished(run, records)
     findings.sort(key=lambda finding: ("problem", "note", "ok").index(finding.severity))
     if any(finding.severity == "problem" for finding in findings):
@@ -73,9 +70,7 @@ def _warned(records: Sequence[dict[str, Any]]) -> list[Finding]:
     for record in records:
         for kind in record.get("warnings", []):
             still = _still(kind, records[-_TAIL:])
-            when = (
-                f"since step {record['step']}" if still else f"at step {record['step']}, no longer at the end"
-            )
+            when = f"since step {record['step']}" if still else f"at step {record['step']}, no longer at the end"
             message = f"{_describe(kind, records[-1] if still else record)} ({when})."
             findings.append(Finding(kind, "problem" if still else "note", message, REMEDIES.get(kind, "")))
     return findings
@@ -89,11 +84,7 @@ def _still(kind: str, tail: Sequence[dict[str, Any]]) -> bool:
         return statistics.median(values) if values else default
 
     if kind == "guess":
-        ratios = [
-            r["guessed_loss"] / r["guess"]
-            for r in tail
-            if r.get("guess") and r.get("guessed_loss") is not None
-        ]
+        ratios = [r["guessed_loss"] / r["guess"] for r in tail if r.get("guess") and r.get("guessed_loss") is not None]
         return not ratios or statistics.median(ratios) > 0.95
     checks = {
         "collapse": middle("effective_rank", 0.0) < 2.5,

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint import storage
-from counterpoint.construction import complete, construct
-from counterpoint.data import Loader, Rows
+from counterpoint.construction import check_names, complete, construct
+from counterpoint.data import BadRow, Loader, Rows
 from counterpoint.encoders import assets
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.evaluation.zero_shot import TEMPLATES, prompts, zero_shot_classifier
@@ -27,7 +27,8 @@ from counterpoint.run import Run, finish_run, write_config
 from counterpoint.system import Estimator, find_system
 from counterpoint.training.devices import pick_device
 from counterpoint.training.randomness import derive, seed_everything
-from counterpoint.training.sources import Data, check_out, open_data
+from counterpoint.training.recipe import Recipe, choose_recipe
+from counterpoint.training.sources import Data, check_out, describe_data, open_data
 from counterpoint.views.image import OneView, Resize
 
 __all__ = ["fit"]
@@ -39,13 +40,16 @@ _SUPPORT_SCALE = (0.5, 1.0)
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A view of the picture with the row's label; -1 where it has none."""
+    """A view of the picture with the row's label; -1 where none is needed."""
 
     view: OneView | Resize
+    labelled: bool
 
     def __call__(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         label = row.get("label")
-        return {**self.view(row, rng), "label": -1 if label is None else int(label)}
+        if self.labelled and label is None:
+            raise BadRow("no label")
+        return {**self.view(row, rng), "label": int(label) if self.labelled else -1}
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,16 @@ class _Features:
 
 def fit(
     estimator: str | Estimator,
-    data: Data,
+    data: Data = None,
     *,
-    model: str,
     out: str | Path,
+    model: str | None = None,
+    recipe: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     shots: int | None = None,
     validation: Data = None,
-    augmentations: int = 10,
-    templates: Sequence[str] = TEMPLATES,
+    augmentations: int | None = None,
+    templates: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -83,13 +88,14 @@ def fit(
     Args:
         estimator: name of a registered estimator, or an instance.
         data: labelled pictures (a folder with class folders, a table ...); pictures without labels need `classes`.
-        model: what `ClipEncoder` takes: "open_clip:ARCH/TAG", "hf:ORG/NAME", "fixture:vit", "run:PATH" ...
         out: the run directory; must not hold another run.
+        model: what `ClipEncoder` takes: "open_clip:ARCH/TAG", "hf:ORG/NAME", "fixture:vit", "run:PATH" ...
+        recipe: values for what is not given here; only read when it is named, or when `data` or `model` is missing.
         arguments: of the estimator's constructor.
         shots: pictures a class, drawn with `seed`; all by default.
         validation: labelled pictures for choosing settings; without them the estimator splits the data.
-        augmentations: passes over the pictures with random crops (50-100 % of the area) and flips; 0 takes each
-            once, as it is.
+        augmentations: passes over the pictures with random crops (50-100 % of the area) and flips, 10 by default;
+            0 takes each once, as it is.
         templates: prompts with {} for the class name.
         classes: class names, when the data do not name their classes.
         columns: renames columns, new name -> name in the data.
@@ -110,62 +116,92 @@ def fit(
     began = time.perf_counter()
     path = Path(out)
     check_out(path, resume=False)
-    chosen, described = _estimator(estimator, arguments)
-    rows = _check(open_data(data, columns), model)
+    given = {"model": model, "shots": shots, "validation": validation, "augmentations": augmentations}
+    base, plan = _plan(estimator, data, recipe, {**given, "templates": templates, "classes": classes}, quiet)
+    data = base.data if data is None else data
+    columns = {**base.columns, **(columns or {})}
+    chosen, described = _estimator(estimator, {**base.system, **(arguments or {})})
+    rows = _check(open_data(data, columns), plan.model)
     seed_everything(seed, "weights")
-    encoder = ClipEncoder(model, trainable="none").to(pick_device(device)).eval()
+    encoder = ClipEncoder(plan.model, trainable="none").to(pick_device(device)).eval()
     labelled = "label" in rows.columns
-    rows = _draw_shots(rows, shots, seed) if labelled and shots else rows
-    names = list(classes) if classes is not None else rows.class_names
+    rows = _draw_shots(rows, plan.shots, seed) if labelled and plan.shots else rows
+    names = list(plan.classes) if plan.classes is not None else rows.class_names
     reader = _Reader(encoder, batch=batch, workers=workers, seed=seed, max_skip_rate=max_skip_rate)
-    support = reader.read(rows, augmentations)
-    held_out = None
-    if validation is not None:
-        held_out = reader.read(_check(open_data(validation, columns), model), 0)
-    text = _text_features(encoder, names, templates) if names else None
+    support = reader.read(rows, plan.augmentations)
+    if names and int(support.labels.max()) >= len(names):
+        raise ValueError(f"classes names {len(names)} classes, but labels reach {int(support.labels.max())}")
+    text = _text_features(encoder, names, plan.templates) if names else None
     if not labelled and text is None:
-        raise ValueError(
-            f"{rows.name} has no labels: give `classes`, the names of the classes, to go on without them"
-        )
+        raise ValueError(f"{rows.name} has no labels: give `classes`, the names of the classes, to go without")
     options: dict[str, Any] = {"text_features": text}
-    if held_out is not None:
+    if plan.validation is not None:
+        held_out = reader.read(_check(open_data(plan.validation, columns), plan.model), 0)
         options["validation"] = (held_out.values, held_out.labels)
     if "groups" in inspect.signature(chosen.fit).parameters:
         options["groups"] = support.groups
     chosen.fit(support.values, support.labels if labelled else None, **options)
-    classifier = FittedClassifier(encoder, chosen, names)
     config = {
         "kind": "fit",
         "system": described,
-        "encoder": model,
+        "encoder": plan.model,
         "class_names": names,
-        "templates": list(templates),
-        "fitting": {
-            "shots": shots,
-            "augmentations": augmentations,
-            "seed": seed,
-            "validation": None if validation is None else str(validation),
-        },
-        "data": [str(data) if isinstance(data, str | Path) else rows.name],
-        "rows": {"count": len(rows), "fingerprint": rows.fingerprint, "columns": list(rows.columns)},
+        "fitting": {**plan.described(), "seed": seed},
+        "data": describe_data(data, rows),
+        "columns": dict(columns),
+        "rows": {"count": len(rows), "fingerprint": rows.fingerprint},
     }
-    result = {
-        "seconds": time.perf_counter() - began,
-        "rows_read": len(rows),
-        "skipped": [list(item) for item in support.skipped],
-    }
-    run = _write(path, classifier, config, result)
+    seconds = time.perf_counter() - began
+    skipped = [list(item) for item in support.skipped]
+    result = {"seconds": seconds, "rows_read": len(rows), "skipped": skipped}
+    run = _write(path, FittedClassifier(encoder, chosen, names), config, result)
     if not quiet:
-        print(
-            f"{path}: {described['name']} fitted on {len(rows)} rows in {result['seconds']:.1f} s",
-            file=sys.stderr,
-        )
+        print(f"{path}: {described['name']} fitted on {len(rows)} rows in {seconds:.1f} s", file=sys.stderr)
     return run
 
 
-def _estimator(
-    estimator: str | Estimator, arguments: Mapping[str, Any] | None
-) -> tuple[Estimator, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is fitted on, the caller's values on top of the recipe's."""
+
+    model: str
+    shots: int | None = None
+    validation: Data = None
+    augmentations: int = 10
+    templates: Sequence[str] = TEMPLATES
+    classes: Sequence[str] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """For config.yaml."""
+        return {
+            "model": self.model,
+            "shots": self.shots,
+            "validation": None if self.validation is None else str(self.validation),
+            "augmentations": self.augmentations,
+            "templates": list(self.templates),
+        }
+
+
+def _plan(
+    estimator: str | Estimator, data: Data, recipe: str | None, given: Mapping[str, Any], quiet: bool
+) -> tuple[Recipe, _Plan]:
+    base = Recipe("none")
+    if recipe is not None or data is None or given["model"] is None:
+        name = estimator if isinstance(estimator, str) else type(estimator).__module__.rsplit(".", 1)[-1]
+        base, why = choose_recipe(find_system(name).name, recipe)
+        if not quiet:
+            print(why, file=sys.stderr, flush=True)
+    check_names(base.fitting, list(given), "fitting")
+    values = {**base.fitting, **{key: value for key, value in given.items() if value is not None}}
+    if values.get("model") is None:
+        raise ValueError("model is missing: name an image-text model, e.g. model=open_clip:ViT-B-32/openai")
+    for name, least in (("augmentations", 0), ("shots", 1)):
+        if values.get(name) is not None and values[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {values[name]}")
+    return base, _Plan(**values)
+
+
+def _estimator(estimator: str | Estimator, arguments: Mapping[str, Any] | None) -> tuple[Estimator, dict[str, Any]]:
     if isinstance(estimator, Estimator):
         name = type(estimator).__module__.rsplit(".", 1)[-1]
         arguments = {key: value for key, value in vars(estimator).items() if not key.endswith("_")}
@@ -198,9 +234,7 @@ def _draw_shots(rows: Rows, shots: int, seed: int) -> Rows:
     for label in sorted(set(labels.tolist()) - {-1}):
         members = np.flatnonzero(labels == label)
         if len(members) < shots:
-            warnings.warn(
-                f"class {label} has {len(members)} rows, fewer than shots={shots}: taking all", stacklevel=3
-            )
+            warnings.warn(f"class {label} has {len(members)} rows, fewer than shots={shots}: taking all", stacklevel=3)
         chosen.append(np.sort(generator.permutation(members)[:shots]))
     return rows.select(np.concatenate(chosen))
 
@@ -220,12 +254,10 @@ class _Reader:
         encoder = self.encoder
         view: OneView | Resize = Resize(size=encoder.size, mean=encoder.mean, std=encoder.std)
         if passes:
-            view = OneView(
-                size=encoder.size, scale=_SUPPORT_SCALE, flip=0.5, mean=encoder.mean, std=encoder.std
-            )
+            view = OneView(size=encoder.size, scale=_SUPPORT_SCALE, flip=0.5, mean=encoder.mean, std=encoder.std)
         loader = Loader(
             rows,
-            _Labelled(view),
+            _Labelled(view, "label" in rows.columns),
             batch=self.batch,
             seed=derive(self.seed, "support") % 2**32,
             workers=self.workers,
@@ -256,16 +288,12 @@ def _text_features(encoder: ClipEncoder, names: Sequence[str], templates: Sequen
     parts = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         tokens = encoder.tokenize(texts[start : start + _TEXTS_AT_ONCE])
-        parts.append(
-            encoder.encode_text({key: value.to(device) for key, value in tokens.items()}).float().cpu()
-        )
+        parts.append(encoder.encode_text({key: value.to(device) for key, value in tokens.items()}).float().cpu())
     features = torch.cat(parts).unflatten(0, (len(names), len(templates)))  # (K, T, D)
     return zero_shot_classifier(features).T.contiguous()
 
 
-def _write(
-    path: Path, classifier: FittedClassifier, config: Mapping[str, Any], result: Mapping[str, Any]
-) -> Run:
+def _write(path: Path, classifier: FittedClassifier, config: Mapping[str, Any], result: Mapping[str, Any]) -> Run:
     path.mkdir(parents=True, exist_ok=True)
     write_config(path, config)
     assets.save(classifier, path / "assets")

@@ -151,9 +151,7 @@ class Gradients:
     # Systems whose rows meet.
 
     def _coupled_batches(self, batches: list[Batch], seed: tuple[int | str, ...]) -> StepResult:
-        return averaged(
-            [self._coupled(batch, (*seed, i), 1 / len(batches)) for i, batch in enumerate(batches)]
-        )
+        return averaged([self._coupled(batch, (*seed, i), 1 / len(batches)) for i, batch in enumerate(batches)])
 
     def _coupled(self, batch: Batch, seed: tuple[int | str, ...], weight: float) -> StepResult:
         pieces = self._pieces(batch)

@@ -28,9 +28,7 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def explain(
-    step: int, batches: Sequence[Mapping[str, Any]], result: StepResult, module: nn.Module, kept: str
-) -> str:
+def explain(step: int, batches: Sequence[Mapping[str, Any]], result: StepResult, module: nn.Module, kept: str) -> str:
     """One line for all processes: step, first bad tensor, the rows it came from. Collective.
 
     Looked at in the order of the computation: inputs, weights, features, loss terms, gradients.

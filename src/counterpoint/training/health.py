@@ -174,9 +174,7 @@ _SPAN = {"collapse": 30, "duplicates": 30, "guess": 30, "idle": 20, "no_gradient
 """Steps over which a condition must hold."""
 
 
-def _conditions(
-    figures: dict[str, Any], seen: Observation, dimension: int
-) -> list[tuple[str, bool, float, str]]:
+def _conditions(figures: dict[str, Any], seen: Observation, dimension: int) -> list[tuple[str, bool, float, str]]:
     """(kind, holds now, value that falls when it gets better, message) of every condition that can be judged."""
     checks = []
     rank, duplicates = figures.get("effective_rank"), figures.get("duplicate_rate")
@@ -189,16 +187,12 @@ def _conditions(
         checks.append(("duplicates", seen.settled and duplicates > _DUPLICATES, duplicates, message))
     if guess and guessed is not None:
         message = f"the loss {guessed:.3f} is no better than guessing ({guess:.3f})."
-        checks.append(
-            ("guess", seen.settled and guessed >= guess * (1 - _AT_GUESS), guessed / guess, message)
-        )
+        checks.append(("guess", seen.settled and guessed >= guess * (1 - _AT_GUESS), guessed / guess, message))
     norm, update = figures.get("gradient_norm", 1.0), figures.get("update_ratio", 1.0)
     checks.append(("no_gradient", norm == 0, 0.0, "the gradient is exactly zero: nothing is trained."))
     idle = seen.settled and seen.rate_share > 0.1 and norm > 0 and update < _IDLE_UPDATE
     rate = figures.get("learning_rate", 0.0)
-    message = (
-        f"a step changes the weights by {update:.1e} of their size: the learning rate {rate:g} does nothing."
-    )
+    message = f"a step changes the weights by {update:.1e} of their size: the learning rate {rate:g} does nothing."
     checks.append(("idle", idle, 0.0, message))
     share = figures.get("wait_share", 0.0)
     starved = share > _WAIT_SHARE and seen.wait_per_step > _WAIT_SECONDS

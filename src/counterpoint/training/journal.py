@@ -115,9 +115,7 @@ class Journal:
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         moved = self.sample_weights() - before if before is not None else None
         update = (
-            float(moved.norm() / before.norm().clamp(min=1e-12))
-            if moved is not None and before is not None
-            else 0.0
+            float(moved.norm() / before.norm().clamp(min=1e-12)) if moved is not None and before is not None else 0.0
         )
         figures: dict[str, Any] = {
             "step": position.total,

@@ -33,7 +33,7 @@ from counterpoint.run import load_weights
 from counterpoint.storage import StorageError
 from counterpoint.system import System
 from counterpoint.training.checkpoint import Checkpoint, Position, write_checkpoint
-from counterpoint.training.devices import make_fabric
+from counterpoint.training.devices import make_fabric, to_device
 from counterpoint.training.guard import NonFiniteError, explain, gradient_norm
 from counterpoint.training.interrupt import Interrupted, StopRequest, stop_requests
 from counterpoint.training.journal import Journal
@@ -93,9 +93,7 @@ class Trainer:
         self._scaler_skips = 0
         if checkpoint and checkpoint.scaler:
             self._precision.load_state_dict(checkpoint.scaler)
-        self.journal = Journal(
-            system, path, settings, self.position, checkpoint, quiet=quiet or process_index() > 0
-        )
+        self.journal = Journal(system, path, settings, self.position, checkpoint, quiet=quiet or process_index() > 0)
 
     def run(self) -> dict[str, Any]:
         """Train to the end and return the result for result.json.
@@ -170,7 +168,7 @@ class Trainer:
         rate = prepared.learning_rate(position)
         set_learning_rate(prepared.optimiser, rate)
         seed = (self.settings.seed, prepared.stage.name, position.step)
-        batches = [self.fabric.to_device(batch) for batch in batches]
+        batches = [to_device(batch, self.fabric.device) for batch in batches]
         if type(system).before_step is not System.before_step:
             seed_everything(*seed, "before")
             with torch.no_grad():
@@ -204,9 +202,7 @@ class Trainer:
                 float(stopping),
                 seconds,
             ]
-            bad_loss, bad_size, asked, seconds = reduce_sum(
-                torch.tensor(status, device=self.fabric.device)
-            ).tolist()
+            bad_loss, bad_size, asked, seconds = reduce_sum(torch.tensor(status, device=self.fabric.device)).tolist()
             loss = loss if not bad_loss else math.nan
             size = size if not bad_size else math.nan
             stopping, seconds = asked > 0, seconds / process_count()
@@ -218,22 +214,14 @@ class Trainer:
         scaled = bool(self._precision.state_dict())
         skipped = scaled and math.isfinite(loss) and not math.isfinite(size)
         self._scaler_skips = self._scaler_skips + 1 if skipped else 0
-        if (math.isfinite(loss) and math.isfinite(size)) or (
-            skipped and self._scaler_skips < _MOST_SKIPPED_STEPS
-        ):
+        if (math.isfinite(loss) and math.isfinite(size)) or (skipped and self._scaler_skips < _MOST_SKIPPED_STEPS):
             return
         checkpoints = self.path / "checkpoints"
-        kept = (
-            f"earlier checkpoints are in {checkpoints}"
-            if checkpoints.is_dir()
-            else "there is no checkpoint yet"
-        )
+        kept = f"earlier checkpoints are in {checkpoints}" if checkpoints.is_dir() else "there is no checkpoint yet"
         raise NonFiniteError(explain(self.position.total + 1, batches, result, self.system, kept))
 
     def _update(self, prepared: PreparedStage, size: float) -> None:
-        parameters = [
-            p for group in prepared.optimiser.param_groups for p in group["params"] if p.grad is not None
-        ]
+        parameters = [p for group in prepared.optimiser.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
         limit = prepared.settings.clip_gradient
@@ -279,10 +267,7 @@ class Trainer:
         if process_index() == 0:
             prepared = self._prepared
             states = dict(self._optimisers)
-            if (
-                self.position.stage < len(self._stages)
-                and self._stages[self.position.stage] is prepared.stage
-            ):
+            if self.position.stage < len(self._stages) and self._stages[self.position.stage] is prepared.stage:
                 states[prepared.state_name] = export_state(prepared.optimiser, self.system)
             try:
                 (self.path / "checkpoints").mkdir(exist_ok=True)

@@ -42,9 +42,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path, step: int) -> None:
         self._path = folder / "metrics.jsonl"
-        kept = [
-            line for line in self._lines() if _step_of(line) is not None and (_step_of(line) or 0) <= step
-        ]
+        kept = [line for line in self._lines() if _step_of(line) is not None and (_step_of(line) or 0) <= step]
         storage.write_text(self._path, "".join(f"{line}\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = self._open_board(folder / "tensorboard", step)

@@ -17,6 +17,9 @@ __all__ = ["build_optimiser", "export_state", "freeze_all_but", "import_state", 
 OptimiserState = dict[str, dict[str, Any]]
 """Parameter name -> state by key; what survives a stage or a restart."""
 
+_GROUP_STEP = "group_step"
+"""Key of a step count that an optimiser (lamb) keeps for a whole group."""
+
 
 def freeze_all_but(system: System, prefixes: Sequence[str], trainable: Mapping[str, bool]) -> None:
     """Let only parameters train whose name starts with one of `prefixes` (all when there are none).
@@ -32,9 +35,7 @@ def freeze_all_but(system: System, prefixes: Sequence[str], trainable: Mapping[s
     for prefix in prefixes:
         if not any(_below(name, prefix) for name in trainable):
             tops = sorted({name.split(".")[0] for name in trainable})
-            raise ValueError(
-                f"a stage trains {prefix!r}, but no parameter is called so; there are {', '.join(tops)}"
-            )
+            raise ValueError(f"a stage trains {prefix!r}, but no parameter is called so; there are {', '.join(tops)}")
     for name, parameter in system.named_parameters():
         chosen = not prefixes or any(_below(name, prefix) for prefix in prefixes)
         parameter.requires_grad_(trainable[name] and chosen)
@@ -63,9 +64,7 @@ def build_optimiser(system: System, settings: TrainingSettings) -> Optimizer:
             weight_decay = group.get("weight_decay", settings.weight_decay)
             groups.append({"params": wanted, "weight_decay": weight_decay, "scale": group.get("scale", 1.0)})
     missing = [
-        n
-        for n, parameter in system.named_parameters()
-        if parameter.requires_grad and id(parameter) not in grouped
+        n for n, parameter in system.named_parameters() if parameter.requires_grad and id(parameter) not in grouped
     ]
     if missing:
         raise ValueError(
@@ -85,8 +84,10 @@ def _make(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer
         return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon)
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum)
-    from timm.optim import Lars  # timm takes a second to import; most runs do not need it
+    from timm.optim import Lamb, Lars  # timm takes a second to import; most runs do not need it
 
+    if settings.optimiser == "lamb":  # without timm's own clipping: `clip_gradient` is there for that
+        return Lamb(groups, lr=rate, betas=settings.betas, eps=settings.epsilon, max_grad_norm=None)
     # LARC (You et al. 2017 with the local rate clipped at the schedule's) adapts every parameter; LARS leaves those
     # without weight decay (biases, norms) at the plain rate.
     larc = settings.optimiser == "larc"
@@ -102,19 +103,28 @@ def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
 def export_state(optimiser: Optimizer, module: nn.Module) -> OptimiserState:
     """The optimiser's state by parameter name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    return {names[id(parameter)]: dict(state) for parameter, state in optimiser.state.items()}
+    steps = {
+        id(parameter): {_GROUP_STEP: group["step"].clone()}
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+        if "step" in group
+    }
+    return {names[id(p)]: {**state, **steps.get(id(p), {})} for p, state in optimiser.state.items()}
 
 
 def import_state(optimiser: Optimizer, module: nn.Module, state: OptimiserState) -> None:
     """Give an optimiser the state of those of its parameters that have one."""
     parameters = dict(module.named_parameters())
-    held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    held = {id(parameter): group for group in optimiser.param_groups for parameter in group["params"]}
     for name, values in state.items():
         parameter = parameters.get(name)
         if parameter is not None and id(parameter) in held:
+            if _GROUP_STEP in values:
+                held[id(parameter)]["step"] = values[_GROUP_STEP].clone()
             optimiser.state[parameter] = {
                 key: _placed(value, parameter) if isinstance(value, Tensor) else value
                 for key, value in values.items()
+                if key != _GROUP_STEP
             }
 
 

@@ -23,7 +23,10 @@ def derive(*parts: int | str) -> int:
 def seed_everything(*parts: int | str) -> None:
     """Seed torch (all devices), NumPy and Python from `derive(*parts)`."""
     seed = derive(*parts)
-    torch.manual_seed(seed)
+    # torch.manual_seed would queue a call (with a stack trace) at every step for as long as CUDA is not started.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - for code of others that draws from the global generator
     random.seed(seed)
 
@@ -38,12 +41,14 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    benchmark = torch.backends.cudnn.benchmark
+    benchmark, filling = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads what was not written
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = filling

@@ -14,7 +14,7 @@ from counterpoint.construction import check_names
 
 __all__ = ["Recipe", "choose_recipe", "list_recipes", "read_recipe"]
 
-_PARTS = ("data", "columns", "system", "training")
+_PARTS = ("data", "columns", "system", "training", "fitting")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recipe:
         columns: renaming of its columns.
         system: constructor arguments.
         training: training settings.
+        fitting: arguments of `fit` for a training-free estimator: model, shots, validation, augmentations ...
     """
 
     name: str
@@ -34,6 +35,7 @@ class Recipe:
     columns: dict[str, str] = field(default_factory=dict)
     system: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    fitting: dict[str, Any] = field(default_factory=dict)
 
 
 def list_recipes(system: str) -> list[str]:
@@ -65,6 +67,7 @@ def read_recipe(system: str, name: str) -> Recipe:
         columns=dict(content.get("columns") or {}),
         system=dict(content.get("system") or {}),
         training=dict(content.get("training") or {}),
+        fitting=dict(content.get("fitting") or {}),
     )
 
 

@@ -11,7 +11,7 @@ from counterpoint.construction import check_names, construct
 
 __all__ = ["LIMITS", "RESUMABLE", "TrainingSettings", "merge_settings"]
 
-OPTIMISERS = ("adamw", "sgd", "lars", "larc")
+OPTIMISERS = ("adamw", "sgd", "lars", "larc", "lamb")
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 LIMITS = ("steps", "epochs", "seconds")
@@ -31,12 +31,12 @@ class TrainingSettings:
         steps: optimiser steps of a stage that does not say itself.
         epochs: passes over the data instead of steps.
         seconds: training time. Schedules then follow the time; such a run cannot be repeated to the bit.
-        optimiser: "adamw", "sgd", "lars", or "larc" (LARS whose rate is never above the schedule's).
+        optimiser: "adamw", "sgd", "lamb", "lars", or "larc" (LARS whose rate is never above the schedule's).
         learning_rate: the highest of the schedule.
         weight_decay: for parameters with two and more dimensions, unless the system's groups say otherwise.
         momentum: of sgd, lars and larc.
-        betas: of adamw.
-        epsilon: of adamw.
+        betas: of adamw and lamb.
+        epsilon: of adamw and lamb.
         schedule: "cosine", "linear" or "constant" after the warm-up.
         warmup_steps: steps in which the learning rate rises linearly.
         warmup_fraction: the same as a share of the run, in [0, 1); the longer of the two counts.
@@ -112,9 +112,7 @@ class TrainingSettings:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if self.clip_gradient is not None and not self.clip_gradient > 0:
-            raise ValueError(
-                f"clip_gradient must be above 0, or None for no limit; got {self.clip_gradient!r}"
-            )
+            raise ValueError(f"clip_gradient must be above 0, or None for no limit; got {self.clip_gradient!r}")
         for name, low in (("warmup_fraction", 0.0), ("momentum", 0.0)):
             if not low <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")

@@ -53,6 +53,4 @@ def check_out(path: Path, *, resume: bool) -> None:
     if path.is_dir() and not holds_run and any(not found.name.startswith(".") for found in path.iterdir()):
         leftovers = {found.name for found in path.iterdir()} - {"facts.json", "facts.safetensors", "assets"}
         if leftovers:
-            raise ValueError(
-                f"out={path} holds files that are not a run ({sorted(leftovers)[0]}): give another out"
-            )
+            raise ValueError(f"out={path} holds files that are not a run ({sorted(leftovers)[0]}): give another out")

@@ -75,9 +75,7 @@ class PreparedStage:
             floor=settings.final_learning_rate / settings.learning_rate if settings.learning_rate else 0.0,
             stride=stride,
         )
-        if (
-            settings.warmup_steps and not self.steps
-        ):  # limited by time: warm-up steps cannot be a share of the run
+        if settings.warmup_steps and not self.steps:  # limited by time: warm-up steps cannot be a share of the run
             factor *= min(1.0, (position.step + 1) / settings.warmup_steps)
         return settings.learning_rate * factor
 

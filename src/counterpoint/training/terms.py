@@ -43,16 +43,12 @@ def as_terms(values: Mapping[str, Tensor | Term], system: System, rows: int) -> 
         TypeError: not a mapping, or a value that is no scalar tensor; names it.
     """
     if not isinstance(values, Mapping) or not values:
-        raise TypeError(
-            f"loss() of {type(system).__name__} must return a dict of named terms, got {values!r}"
-        )
+        raise TypeError(f"loss() of {type(system).__name__} must return a dict of named terms, got {values!r}")
     terms = {}
     for name, value in values.items():
         term = value if isinstance(value, Term) else Term(value)
         if not isinstance(term.total, Tensor) or term.total.numel() != 1:
-            raise TypeError(
-                f"loss term {name!r} of {type(system).__name__} must be a scalar tensor, got {value!r}"
-            )
+            raise TypeError(f"loss term {name!r} of {type(system).__name__} must be a scalar tensor, got {value!r}")
         if not isinstance(value, Term) and len(values) == 1 and type(system).couples:
             term = Term(term.total, term.count, system.guess_level(rows), term.weight)
         terms[name] = term
@@ -69,9 +65,7 @@ def total_counts(counts: Mapping[str, Tensor | float], device: torch.device) -> 
     names = sorted(counts)
     if not names:
         return {}
-    own = torch.stack(
-        [torch.as_tensor(counts[name], dtype=torch.float64).reshape(()).to(device) for name in names]
-    )
+    own = torch.stack([torch.as_tensor(counts[name], dtype=torch.float64).reshape(()).to(device) for name in names])
     return dict(zip(names, reduce_sum(own).unbind(), strict=True))
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from counterpoint import storage
-from counterpoint.construction import complete
+from counterpoint.construction import complete, merged
 from counterpoint.data import Rows
 from counterpoint.distributed import (
     barrier,
@@ -78,7 +79,7 @@ def train(
     base, why = (_of_run(old), "") if old is not None else _of_recipe(system, recipe)
     values = dataclasses.asdict(settings) if settings is not None else base.training
     training = TrainingSettings.build(merge_settings(values, overrides))
-    arguments = {**base.system, **(arguments or {})}
+    arguments = merged(base.system, arguments or {})
     _say(why, quiet=quiet)
     data = base.data if data is None else data
     columns = {**base.columns, **(columns or {})}
@@ -104,13 +105,26 @@ def train(
             _say(f"{path} is finished after {old.result()['steps']} steps: nothing to resume", quiet=quiet)
             return old
         checkpoint = _newest(old, quiet=quiet)
-    _prepare(built, rows, path, config, new=old is None)
-    result = Trainer(built, rows, training, path, checkpoint=checkpoint, quiet=quiet).run()
+    with _leaving_nothing_untrained(path):
+        _prepare(built, rows, path, config, new=old is None)
+        result = Trainer(built, rows, training, path, checkpoint=checkpoint, quiet=quiet).run()
     if process_index() == 0:
         finish_run(path, built.state_dict(), result)
     barrier()
     built.eval()
     return Run(path)
+
+
+@contextlib.contextmanager
+def _leaving_nothing_untrained(path: Path) -> Iterator[None]:
+    """A run that fails before its first checkpoint does not stay in the way of the next attempt."""
+    fresh = not path.exists() or not any(path.iterdir())
+    try:
+        yield
+    except Exception:
+        if fresh and process_index() == 0 and path.is_dir() and not (path / "checkpoints").is_dir():
+            storage.remove_directory(path)
+        raise
 
 
 def _say(text: str, *, quiet: bool) -> None:
@@ -145,9 +159,7 @@ def _of_run(run: Run) -> Recipe:
     )
 
 
-def _fit_batch(
-    settings: TrainingSettings, rows: Rows, system: str | System, *, quiet: bool
-) -> TrainingSettings:
+def _fit_batch(settings: TrainingSettings, rows: Rows, system: str | System, *, quiet: bool) -> TrainingSettings:
     """A batch larger than the data becomes all the data, and says so; a batch of one is refused where rows meet."""
     if len(rows) == 0:
         raise ValueError(f"{rows.name} has no rows")

@@ -26,10 +26,10 @@ def caption_candidates(row: Row) -> list[str]:
         KeyError: the row has no column `text`.
     """
     found = row["text"]
-    candidates = [found] if isinstance(found, str) or found is None else list(found)
-    if not candidates or not all(isinstance(text, str) for text in candidates):
+    candidates = [found] if isinstance(found, str) else list(found) if isinstance(found, list | tuple) else [None]
+    kept = [text for text in candidates if isinstance(text, str) and text.strip()]
+    if not all(isinstance(text, str) for text in candidates):
         raise BadRow(f"its caption must be text or a list of texts, got {found!r}")
-    kept = [text for text in candidates if text.strip()]
     if not kept:
         raise BadRow("its caption is empty")
     return kept

@@ -95,9 +95,7 @@ def choose_negatives(
     Raises:
         BadRow: both lists are empty.
     """
-    lists = [
-        list(rng.permutation(np.array(texts, dtype=object))) for texts in (hard[settings.hard_from :], random)
-    ]
+    lists = [list(rng.permutation(np.array(texts, dtype=object))) for texts in (hard[settings.hard_from :], random)]
     wanted = round(settings.hard_ratio * settings.negatives)
     first = lists[0][:wanted] + lists[1][: settings.negatives - wanted]
     spare = lists[0][wanted:] + lists[1][settings.negatives - wanted :]
@@ -185,9 +183,7 @@ class LabelledPair(TextReader):
             raise BadRow("column 'positive' holds no text")
         chosen = [positive[int(rng.integers(0, len(positive)))]]
         if self.labelled.negatives:
-            chosen += choose_negatives(
-                rng, _texts(row, "negative"), _texts(row, "hard_negative"), self.labelled
-            )
+            chosen += choose_negatives(rng, _texts(row, "negative"), _texts(row, "hard_negative"), self.labelled)
         key, *negatives = [self._ids(text) for text in chosen]
         sample: dict[str, Any] = {"query": self._ids(read_text(row, "query")), "key": key}
         return {**sample, "negatives": negatives} if negatives else sample

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ GREY = (0.2989, 0.587, 0.114)
 ATTEMPTS = 10
 """How often the shape of a crop is drawn before the centre is taken."""
 
-_STRIP = 16_000
+_STRIP = 26_000
 """Pixels that are worked on at once where many intermediate values are needed: they then stay in the cache."""
 
 Box = tuple[int, int, int, int]
@@ -114,9 +115,15 @@ def rotate(pixels: Tensor, degrees: float) -> Tensor:
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(value - mean) / std for each channel, in place; one-channel pixels (1, H, W) become (3, H, W)."""
-    scale = torch.tensor([1 / s for s in std]).view(3, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(3, 1, 1)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std))
     return (pixels.mul_(scale) if len(pixels) == 3 else pixels * scale).add_(shift)
+
+
+@lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Factors and offsets (3, 1, 1) that normalise."""
+    shift = [-m / s for m, s in zip(mean, std, strict=True)]
+    return torch.tensor([1 / s for s in std]).view(3, 1, 1), torch.tensor(shift).view(3, 1, 1)
 
 
 def adjust_brightness(pixels: Tensor, factor: float) -> Tensor:
@@ -159,7 +166,7 @@ def adjust_hue(pixels: Tensor, shift: float) -> Tensor:
 
 
 def _turn_hue(pixels: Tensor, shift: float) -> None:
-    red, green, blue = pixels
+    red, green, blue = channels = pixels.unbind(0)
     value = torch.maximum(torch.maximum(red, green), blue)  # (rows, W)
     lowest = torch.minimum(torch.minimum(red, green), blue)
     chroma = value - lowest
@@ -171,7 +178,7 @@ def _turn_hue(pixels: Tensor, shift: float) -> None:
     three, base = chroma * 3, torch.sub(value, chroma, alpha=2)
     for channel, place in enumerate((5.0, 3.0, 1.0)):
         distance = torch.add(hue, chroma, alpha=(place + 6 * shift) % 6 - 5).abs_().sub_(three).abs_()
-        torch.clamp(distance.add_(base), lowest, value, out=pixels[channel])
+        torch.clamp(distance.add_(base), lowest, value, out=channels[channel])
 
 
 def to_grey(pixels: Tensor) -> Tensor:

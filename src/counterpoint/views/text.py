@@ -185,9 +185,7 @@ def draw_word_repetition(rng: np.random.Generator, count: int, *, rate: float) -
     bound = min(MOST_REPETITIONS, count, max(2, int(rate * count)))
     if bound < 1:
         return []
-    return sorted(
-        rng.choice(count - 1, int(rng.integers(0, bound)), replace=False).tolist() if count > 1 else []
-    )
+    return sorted(rng.choice(count - 1, int(rng.integers(0, bound)), replace=False).tolist() if count > 1 else [])
 
 
 def chunk_count(total: int, *, length: int, offset: int = 0) -> int:

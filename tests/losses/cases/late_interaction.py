@@ -24,9 +24,7 @@ def make(generator, rows, width):
 
 def matrices(image, text, text_mask):
     images, texts = image.tolist(), text.tolist()
-    real = [
-        [token for token, use in zip(t, m, strict=True) if use] for t, m in zip(texts, text_mask, strict=True)
-    ]
+    real = [[token for token, use in zip(t, m, strict=True) if use] for t, m in zip(texts, text_mask, strict=True)]
 
     def side(tokens, others):
         dots = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in others] for x in tokens]
@@ -55,8 +53,8 @@ def probe(rows, columns):
     return torch.arange(1, rows * columns + 1).view(rows, columns) / (rows * columns)
 
 
-def similarity_sum(**arguments):
-    of_image, of_text = late_interaction_similarity(**arguments)
+def similarity_sum(image, text, text_mask):
+    of_image, of_text = late_interaction_similarity(image, text, text_mask=text_mask)
     weights = probe(*of_image.shape).to(of_image)
     return (of_image * weights).sum() + (of_text * weights.flip(0)).sum()
 
@@ -67,8 +65,10 @@ def oracle_similarity(**arguments):
     return float((of_image * weights).sum() + (of_text * weights.flip(0)).sum())
 
 
-def directions_sum(**arguments):
-    image_to_text, text_to_image = late_interaction_directions(**arguments)
+def directions_sum(image, text, text_mask, temperature):
+    image_to_text, text_to_image = late_interaction_directions(
+        image, text, text_mask=text_mask, temperature=temperature
+    )
     return 2 * image_to_text + 3 * text_to_image
 
 

@@ -21,9 +21,7 @@ def oracle(query, key, queue, temperature, label_smoothing=0.0):
     total = 0.0
     for row, own in zip(query.tolist(), key.tolist(), strict=True):
         rivals = [own, *queue.tolist()]
-        logits = [
-            sum(a * b for a, b in zip(row, rival, strict=True)) / float(temperature) for rival in rivals
-        ]
+        logits = [sum(a * b for a, b in zip(row, rival, strict=True)) / float(temperature) for rival in rivals]
         top = max(logits)
         level = top + math.log(sum(math.exp(logit - top) for logit in logits))
         target = (1 - label_smoothing) * logits[0] + label_smoothing * sum(logits) / len(logits)

@@ -23,9 +23,7 @@ def oracle(image, text, logit_scale, logit_bias, negative_only=False):
     total = 0.0
     for i, first in enumerate(image):
         for j, second in enumerate(text):
-            logit = float(logit_scale) * sum(a * b for a, b in zip(first, second, strict=True)) + float(
-                logit_bias
-            )
+            logit = float(logit_scale) * sum(a * b for a, b in zip(first, second, strict=True)) + float(logit_bias)
             signed = logit if i == j and not negative_only else -logit
             # -log sigmoid(s) = log(1 + exp(-s)), without overflow
             total += max(-signed, 0.0) + math.log1p(math.exp(-abs(signed)))

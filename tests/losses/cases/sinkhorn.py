@@ -21,9 +21,7 @@ def codes_sum(scores, epsilon=0.05, iterations=3):
 def oracle_codes(scores, epsilon=0.05, iterations=3):
     count, prototypes = scores.shape
     top = float(scores.max())
-    mass = [
-        [math.exp((float(scores[n, k]) - top) / epsilon) for n in range(count)] for k in range(prototypes)
-    ]
+    mass = [[math.exp((float(scores[n, k]) - top) / epsilon) for n in range(count)] for k in range(prototypes)]
     total = sum(map(sum, mass))
     mass = [[value / total for value in row] for row in mass]
     for _ in range(iterations):

@@ -26,7 +26,7 @@ def oracle(embeddings, labels, temperature):
         if not positives:
             continue
         score = [sum(a * b for a, b in zip(row, other, strict=True)) / heat for other in rows]
-        top = max(score)
+        top = max(value for j, value in enumerate(score) if j != i)
         below = sum(math.exp(value - top) for j, value in enumerate(score) if j != i)
         terms.append(-sum(score[p] - top - math.log(below) for p in positives) / len(positives))
     return sum(terms) / len(terms)

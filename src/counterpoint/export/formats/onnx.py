@@ -110,7 +110,7 @@ def _write_graph(module: nn.Module, inputs: dict[str, Tensor], path: Path, *, fr
             kwargs=example,
             f=str(path),
             input_names=list(example),
-            output_names=["embedding"],
+            output_names=["vectors"],
             dynamic_shapes=shapes,
             dynamo=True,
             external_data=False,
@@ -141,7 +141,7 @@ def _session(path: Path, onnxruntime: Any) -> Encode:
         parts = []
         for start, end in ((0, 1), (1, rows)):  # a batch of one, and one of all the others
             values = {name: value[start:end].numpy() for name, value in inputs.items()}
-            parts.append(torch.from_numpy(session.run(["embedding"], values)[0]))
+            parts.append(torch.from_numpy(session.run(["vectors"], values)[0]))
         return torch.cat(parts)
 
     return encode
@@ -154,5 +154,5 @@ def usage(source: Source, folder: Path) -> str:
     return (
         "import onnxruntime\n\n"
         f'session = onnxruntime.InferenceSession("{folder / name}.onnx")\n'
-        f'vectors = session.run(["embedding"], {{{inputs}}})[0]'
+        f'vectors = session.run(["vectors"], {{{inputs}}})[0]'
     )

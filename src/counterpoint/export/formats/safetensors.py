@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import timm
 import torch
 import transformers
 from torch import Tensor, nn
 
 from counterpoint.encoders.clip import ClipEncoder
+from counterpoint.encoders.open_clip_towers import OpenClipTowers
 from counterpoint.encoders.text import pool
 from counterpoint.encoders.transformers_towers import TransformersTowers
 from counterpoint.export.formats.open_clip import towers_of
@@ -42,7 +42,7 @@ def _networks(source: Source) -> dict[str, nn.Module]:
         found["text_projection"] = text[1]
     if not found:
         assert isinstance(source.encoder, ClipEncoder)
-        found["clip"] = source.encoder.towers.model
+        found["clip"] = source.encoder.towers.get_submodule("model")
     return found
 
 
@@ -92,7 +92,7 @@ def _check_whole(source: Source, folder: Path) -> None:
         raise ValueError(f"model.safetensors does not hold what was written: {changed[:1]}")
 
 
-def _size(encoder: Any) -> dict[str, int]:
+def _size(encoder: Any) -> dict[str, Any]:
     default = timm.get_pretrained_cfg(encoder.architecture)
     other = default is not None and default.fixed_input_size and encoder.size != default.input_size[-1]
     return {"img_size": encoder.size} if other else {}
@@ -126,9 +126,7 @@ def _clip(source: Source, folder: Path) -> dict[str, Encode]:
     assert isinstance(encoder, ClipEncoder)
     towers, path = towers_of(source), folder / "clip.safetensors"
     if towers is not None:
-        settings = {key: value for key, value in towers.config["model_cfg"].items() if key != "custom_text"}
-        build = type(towers.model)
-        model = _loaded(build(**settings) if build is open_clip.CLIP else build(**settings), path)
+        model = _loaded(OpenClipTowers(towers.config, towers.tokenizer).model, path)
         return {
             "image": lambda inputs: model.encode_image(inputs["images"]),
             "text": lambda inputs: model.encode_text(inputs["input_ids"]),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from counterpoint.encoders.clip import ClipEncoder
+from counterpoint.encoders.hub import quiet
 from counterpoint.encoders.pair_towers import PairTowers
 from counterpoint.encoders.text import TextEncoder, pool
 from counterpoint.export.formats.transformers import load_text_model, write_text_model
@@ -65,7 +66,7 @@ def write(source: Source, folder: Path) -> None:
         for place, (path, kind) in enumerate(modules)
     ]
     write_json(folder / "modules.json", listed)
-    settings = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    settings: dict[str, Any] = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", settings)
 
 
@@ -88,7 +89,8 @@ def read(source: Source, folder: Path) -> tuple[dict[str, Encode], str]:
         return {"text": _read_by_hand(folder)}, found
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    with quiet():
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
     def encode(inputs: Any) -> Any:
         return model.encode(source.texts, convert_to_tensor=True, show_progress_bar=False)

@@ -47,9 +47,11 @@ def write(source: Source, folder: Path) -> None:
         write_text_model(encoder, folder)
         return
     assert isinstance(encoder, ClipEncoder)
+    towers = encoder.towers
+    assert isinstance(towers, TransformersTowers)
     with quiet():
-        encoder.towers.model.save_pretrained(folder, safe_serialization=True)
-        encoder.towers.tokenizer.save_pretrained(folder)
+        towers.model.save_pretrained(folder, safe_serialization=True)
+        towers.tokenizer.save_pretrained(folder)
     preprocessing = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,

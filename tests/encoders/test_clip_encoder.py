@@ -55,9 +55,20 @@ def transformers_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 6), ("</s>", 7)])
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=12
+        tokenizer_object=core,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=12,
     )
-    text = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {
+        "vocab_size": 8,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     text |= {"max_position_embeddings": 12, "pad_token_id": 0, "bos_token_id": 6, "eos_token_id": 7}
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"image_size": 32, "patch_size": 8}
@@ -89,7 +100,10 @@ def test_open_clip_folders_give_open_clips_vectors(open_clip_folders: dict[str, 
     with torch.inference_mode():
         torch.testing.assert_close(encoder.encode_image(images), reference.encode_image(images))
         torch.testing.assert_close(
-            encoder.encode_text(tokens), reference.encode_text(SimpleTokenizer(context_length=16)(TEXTS)), atol=1e-5, rtol=1e-5
+            encoder.encode_text(tokens),
+            reference.encode_text(SimpleTokenizer(context_length=16)(TEXTS)),
+            atol=1e-5,
+            rtol=1e-5,
         )
     assert encoder.mean == (0.5, 0.5, 0.5)
     assert encoder.dim == 12
@@ -267,7 +281,9 @@ def test_stored_and_built_again(
 
 def test_a_pretrained_tag_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real path of `open_clip:ARCH/TAG`, with a small architecture and weights in the place of the download."""
-    (tmp_path / "tiny-clip.json").write_text(json.dumps({"embed_dim": 12, "vision_cfg": VISION["vit"], "text_cfg": TEXT}))
+    (tmp_path / "tiny-clip.json").write_text(
+        json.dumps({"embed_dim": 12, "vision_cfg": VISION["vit"], "text_cfg": TEXT})
+    )
     open_clip.add_model_config(tmp_path)
     preset = {"tiny-clip": {"some_data": {"hf_hub": "someone/tiny-clip/", "mean": (0.1,) * 3, "std": (0.2,) * 3}}}
     monkeypatch.setattr("open_clip.pretrained._PRETRAINED", {**open_clip.pretrained._PRETRAINED, **preset})
@@ -292,7 +308,9 @@ def test_a_pretrained_tag_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch, tm
 def test_weights_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="open_clip:RN50/yfcc15m: weights are neither in the hub's cache nor reachable"):
+    with pytest.raises(
+        ValueError, match="open_clip:RN50/yfcc15m: weights are neither in the hub's cache nor reachable"
+    ):
         ClipEncoder("open_clip:RN50/yfcc15m")
     with pytest.raises(ValueError, match="nobody/nothing: cannot be loaded as a CLIP-like model"):
         ClipEncoder("hf:nobody/nothing")

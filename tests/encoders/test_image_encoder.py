@@ -128,7 +128,11 @@ def test_folders_that_hold_no_model(tmp_path: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "error"),
-    [(torch.zeros(3, 64, 64), ValueError), (torch.zeros(1, 1, 64, 64), ValueError), (torch.zeros(1, 3, 64, 64).int(), TypeError)],
+    [
+        (torch.zeros(3, 64, 64), ValueError),
+        (torch.zeros(1, 1, 64, 64), ValueError),
+        (torch.zeros(1, 3, 64, 64).int(), TypeError),
+    ],
 )
 def test_wrong_inputs_are_named(images: Tensor, error: type[Exception]) -> None:
     with pytest.raises(error, match="images must be"):
@@ -146,7 +150,9 @@ def test_partly_frozen() -> None:
     assert frozen_kinds(encoder) == {"conv1", "bn1", "layer1", "layer2", "layer3"}
     statistics = {name: value.clone() for name, value in encoder.named_buffers()}
     encoder(pictures()).sum().backward()
-    changed = {name.split(".")[1] for name, value in encoder.named_buffers() if not torch.equal(value, statistics[name])}
+    changed = {
+        name.split(".")[1] for name, value in encoder.named_buffers() if not torch.equal(value, statistics[name])
+    }
     assert changed == {"layer4"}
 
 

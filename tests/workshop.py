@@ -1,0 +1,55 @@
+"""A folder with a few small pictures, texts and runs, in which the pages and the command line are tried."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import counterpoint
+
+NAMES = ("zero", "one", "two")
+
+
+def make_data(folder: Path) -> None:
+    """photos/, labelled/, captions.csv, catalogue.csv, sentences.txt, documents.jsonl, door.jpg."""
+    digits = load_digits()
+    pictures = [Image.fromarray((image * 15.9).astype(np.uint8)).resize((32, 32)) for image in digits.images]
+    chosen = [np.flatnonzero(digits.target == label)[:8] for label in range(len(NAMES))]
+    (folder / "photos").mkdir(parents=True)
+    captions = []
+    for label, places in enumerate(chosen):
+        (folder / "labelled" / NAMES[label]).mkdir(parents=True)
+        for number, place in enumerate(places):
+            pictures[place].save(folder / "photos" / f"{NAMES[label]}-{number}.png")
+            pictures[place].save(folder / "labelled" / NAMES[label] / f"{number}.png")
+            captions.append((f"photos/{NAMES[label]}-{number}.png", f"picture {number} of a {NAMES[label]}"))
+    pictures[0].convert("RGB").save(folder / "door.jpg")
+    for name, columns in (("captions.csv", ("image", "text")), ("catalogue.csv", ("photo", "title"))):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([columns, *captions])
+    words = [f"Sentence number {number} speaks of {NAMES[number % 3]} and little else." for number in range(60)]
+    (folder / "sentences.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    with (folder / "documents.jsonl").open("w", encoding="utf-8") as file:
+        for start in range(0, 60, 4):
+            file.write(json.dumps({"text": " ".join(words[start : start + 4])}) + "\n")
+
+
+def make_runs() -> None:
+    """runs/swav, runs/clip and runs/classifier, from the data in the current folder."""
+    counterpoint.train("swav", "photos/", out="runs/swav", recipe="tiny", quiet=True)
+    counterpoint.train("clip", "captions.csv", out="runs/clip", recipe="tiny", quiet=True)
+    counterpoint.fit(
+        "gda_clip", "labelled/", model="fixture:vit", out="runs/classifier", augmentations=1, quiet=True
+    )
+
+
+def copy(made: Path, folder: Path) -> Path:
+    """A copy that a test may write into."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return folder
