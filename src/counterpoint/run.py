@@ -25,7 +25,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from counterpoint import storage
+from counterpoint import sealing, storage
 from counterpoint.construction import construct
 from counterpoint.encoders import assets
 from counterpoint.storage import CorruptedError
@@ -111,7 +111,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True once the final weights are there."""
-        return (self.path / storage.CHECKSUMS).is_file()
+        return (self.path / sealing.CHECKSUMS).is_file()
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -179,9 +179,7 @@ def save_facts(path: Path, facts: Mapping[str, Any]) -> None:
     tensors = {name: value for name, value in facts.items() if isinstance(value, Tensor)}
     if tensors:
         storage.write_tensors(path / "facts.safetensors", tensors)
-    storage.write_json(
-        path / "facts.json", {name: value for name, value in facts.items() if name not in tensors}
-    )
+    storage.write_json(path / "facts.json", {name: value for name, value in facts.items() if name not in tensors})
 
 
 def finish_run(path: Path, weights: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
@@ -190,7 +188,8 @@ def finish_run(path: Path, weights: Mapping[str, Tensor], result: Mapping[str, A
     storage.write_json(path / "result.json", result)
     kept = [
         "config.yaml",
-        "config.yaml", "estimator.json",
+        "config.yaml",
+        "estimator.json",
         "facts.json",
         "facts.safetensors",
         "model.safetensors",
@@ -198,7 +197,7 @@ def finish_run(path: Path, weights: Mapping[str, Tensor], result: Mapping[str, A
     ]
     names = [name for name in kept if (path / name).is_file()]
     names += [found.relative_to(path).as_posix() for found in (path / "assets").rglob("*") if found.is_file()]
-    storage.seal(path, names)
+    sealing.seal(path, names)
 
 
 def build_system(name: str, arguments: Mapping[str, Any] | None = None) -> System:
@@ -225,8 +224,7 @@ def load_weights(system: System, weights: Mapping[str, Tensor], source: str | Pa
     problems = [f"lacks {missing[0]} and {len(missing) - 1} more"] if missing else []
     problems += [f"holds {extra[0]} and {len(extra) - 1} more that it does not know"] if extra else []
     problems += [
-        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in shapes[:1]
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}" for name in shapes[:1]
     ]
     if problems:
         raise ValueError(
@@ -238,11 +236,11 @@ def load_weights(system: System, weights: Mapping[str, Tensor], source: str | Pa
 def _stored_weights(run: Run) -> tuple[dict[str, Tensor], Path]:
     """Final weights of a finished run, else those of its newest undamaged checkpoint."""
     if run.finished:
-        storage.verify(run.path, exhaustive=False)
+        sealing.verify(run.path, exhaustive=False)
         return storage.read_tensors(run.path / "model.safetensors"), run.path / "model.safetensors"
     for checkpoint in reversed(run.checkpoints):
         try:
-            tensors, _ = storage.read_state(checkpoint)
+            tensors, _ = sealing.read_state(checkpoint)
         except CorruptedError as error:
             warnings.warn(f"{error}; using the checkpoint before it", stacklevel=3)
             continue
@@ -251,9 +249,7 @@ def _stored_weights(run: Run) -> tuple[dict[str, Tensor], Path]:
     raise ValueError(f"{run.path} has no weights: the run ended before its first checkpoint, start it again")
 
 
-def load(
-    path: str | Path | Run, *, system: System | None = None, device: str | torch.device = "cpu"
-) -> System:
+def load(path: str | Path | Run, *, system: System | None = None, device: str | torch.device = "cpu") -> System:
     """A trained system, in eval mode, from its run directory; nothing is fetched.
 
     Args:

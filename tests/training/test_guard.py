@@ -14,7 +14,7 @@ from torch import Tensor
 from training_toys import NoisyViews, QueueToy, Toy, UncoupledToy, build, make_rows, states_equal
 
 from counterpoint.distributed import process_index
-from counterpoint.storage import read_state
+from counterpoint.sealing import read_state
 from counterpoint.training.guard import NonFiniteError, gradient_norm
 from counterpoint.training.train import train
 from processes import run_on_processes

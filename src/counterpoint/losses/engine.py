@@ -5,13 +5,14 @@ in the batch, and a log-sum-exp over the other logits, quadratic in it. Only the
 linear in the rows; the value and the gradient are those of the dense formula to rounding. One matrix product
 forward; backward one to recompute the tile and one for each input that needs a gradient.
 
-Two ways to exponentiate. When all logits are known to be small from the rows' norms, exp() is taken as it
-stands and one exponential serves rows and columns alike. Otherwise running maxima are subtracted, per row and
-per column, so nothing overflows at any temperature.
+Two ways to exponentiate. As long as all log-sum-exps lie within `REACH` of one common level, exponentials are
+taken relative to that level, and one of them serves rows and columns alike. Otherwise the maxima of every row
+and of every column are subtracted, so nothing over- or underflows at any temperature.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,29 +24,9 @@ from counterpoint.losses.tiles import Similarity, first_order
 __all__ = ["logsumexp_similarity", "logsumexp_within"]
 
 
-class _Sums:
-    """Running log-sum-exp of some rows (or columns): log(total) + peak."""
-
-    def __init__(self, like: Tensor, count: int, bounded: bool) -> None:
-        self.total = like.new_zeros(count)
-        self.peak = None if bounded else like.new_full((count,), float("-inf"))
-
-    def add(self, part: slice, tile: Tensor, axis: int, buffer: Tensor) -> None:
-        """Take in a tile: of exponentials when bounded, else of logits (which are kept as they are)."""
-        if self.peak is None:
-            self.total[part] += tile.sum(axis)
-            return
-        before = self.peak[part]
-        peak = torch.maximum(before, tile.amax(axis))
-        shift = _finite(peak)
-        scratch = buffer[: tile.numel()].view_as(tile)
-        torch.sub(tile, shift.unsqueeze(axis), out=scratch).exp_()
-        self.total[part] = self.total[part] * torch.exp(before - shift) + scratch.sum(axis)
-        self.peak[part] = peak
-
-    def result(self) -> Tensor:
-        """-inf where nothing was added."""
-        return self.total.log() if self.peak is None else self.total.log() + _finite(self.peak)
+REACH = {torch.float32: 60.0, torch.float64: 600.0}
+"""How far a log-sum-exp may lie from the common level: what is too small beside it to be a number is too small to
+count, and exp(+REACH), summed over any batch, is a number."""
 
 
 def _finite(level: Tensor) -> Tensor:
@@ -55,18 +36,69 @@ def _finite(level: Tensor) -> Tensor:
 
 def _forward(problem: Similarity, columns_too: bool) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of the rows, and of the columns; with `within` both are one."""
-    of_rows = _Sums(problem.query, len(problem.query), problem.bounded)
-    of_columns = of_rows if problem.within else _Sums(problem.query, len(problem.key), problem.bounded)
+    reach = REACH[problem.query.dtype]
+    bound = problem.upper_bound()
+    if bound <= 2 * reach:  # not so for a NaN, which goes the careful way into the loss
+        level = max(0.0, bound - reach)
+        sums = _sums_at_level(problem, level, columns_too)
+        smallest = min(float(total.min()) for total in (sums if columns_too else sums[:1]))
+        if smallest >= math.exp(-reach):
+            return sums[0].log() + level, sums[1].log() + level
+    return _sums_above_peaks(problem, columns_too)
+
+
+def _sums_at_level(problem: Similarity, level: float, columns_too: bool) -> tuple[Tensor, Tensor]:
+    """Sums of exp(logit - level) over rows (N,) and columns (M,)."""
+    of_rows = problem.query.new_zeros(len(problem.query))
+    of_columns = of_rows if problem.within else problem.query.new_zeros(len(problem.key))
     buffer = problem.buffer()
-    scratch = buffer if problem.bounded else torch.empty_like(buffer)
+    for rows, columns in problem.tiles():
+        tile = _exponentials(problem.logits(rows, columns, buffer), level)  # (n, m)
+        of_rows[rows] += tile.sum(1)
+        if columns_too and not (problem.within and rows == columns):
+            of_columns[columns] += tile.sum(0)
+    return of_rows, of_columns
+
+
+def _exponentials(tile: Tensor, level: float) -> Tensor:
+    """exp(tile - level), in place."""
+    return (tile.sub_(level) if level else tile).exp_()
+
+
+def _sums_above_peaks(problem: Similarity, columns_too: bool) -> tuple[Tensor, Tensor]:
+    """Log-sum-exp of rows and columns with a running maximum for each."""
+    of_rows = _Running(problem.query, len(problem.query))
+    of_columns = of_rows if problem.within else _Running(problem.query, len(problem.key))
+    buffer = problem.buffer()
+    scratch = torch.empty_like(buffer)
     for rows, columns in problem.tiles():
         tile = problem.logits(rows, columns, buffer)  # (n, m)
-        if problem.bounded:
-            tile.exp_()
         of_rows.add(rows, tile, 1, scratch)
         if columns_too and not (problem.within and rows == columns):
             of_columns.add(columns, tile, 0, scratch)
     return of_rows.result(), of_columns.result()
+
+
+class _Running:
+    """Log-sum-exp of some rows (or columns), tile by tile: log(total) + peak."""
+
+    def __init__(self, like: Tensor, count: int) -> None:
+        self.total = like.new_zeros(count)
+        self.peak = like.new_full((count,), float("-inf"))
+
+    def add(self, part: slice, tile: Tensor, axis: int, scratch: Tensor) -> None:
+        """Take in the logits of a tile, which stay as they are."""
+        before = self.peak[part]
+        peak = torch.maximum(before, tile.amax(axis))
+        shift = _finite(peak)
+        scratch = scratch[: tile.numel()].view_as(tile)
+        torch.sub(tile, shift.unsqueeze(axis), out=scratch).exp_()
+        self.total[part] = self.total[part] * torch.exp(before - shift) + scratch.sum(axis)
+        self.peak[part] = peak
+
+    def result(self) -> Tensor:
+        """-inf where nothing was added."""
+        return self.total.log() + _finite(self.peak)
 
 
 @dataclass
@@ -78,28 +110,42 @@ class _Upstream:
     column: Tensor
     column_gradient: Tensor | None
 
-    def to_logits(self, tile: Tensor, rows: slice, columns: slice, scratch: Tensor, bounded: bool) -> None:
-        """Logits -> their gradient, in place: g_i p_ij of the row softmax and g_j p_ij of the column one."""
-        scratch = scratch[: tile.numel()].view_as(tile)
-        row, row_gradient = self.row[rows], self.row_gradient[rows]
-        column = self.column[columns]
-        column_gradient = None if self.column_gradient is None else self.column_gradient[columns]
-        if bounded:
-            factor = _share(row, row_gradient)[:, None]
-            if column_gradient is not None:
-                factor = torch.add(factor, _share(column, column_gradient)[None], out=scratch)
-            tile.exp_().mul_(factor)
-            return
-        if column_gradient is not None:
-            torch.sub(tile, _finite(column)[None], out=scratch).exp_().mul_(column_gradient[None])
-        tile.sub_(_finite(row)[:, None]).exp_().mul_(row_gradient[:, None])
-        if column_gradient is not None:
+    def common_level(self) -> float | None:
+        """A level within `REACH` of all log-sum-exps, or None."""
+        levels = self.row if self.column_gradient is None else torch.cat([self.row, self.column])
+        empty = levels == float("-inf")
+        low = float(levels.masked_fill(empty, float("inf")).min())
+        high = float(levels.max())
+        reach = REACH[levels.dtype]
+        if -reach <= low and high <= reach:
+            return 0.0
+        return (low + high) / 2 if 0.0 <= high - low <= 2 * reach else None
+
+    def at_level(self, tile: Tensor, rows: slice, columns: slice, scratch: Tensor, level: float) -> None:
+        """Logits -> their gradient, in place: g_i p_ij of the row softmax and g_j p_ij of the column one.
+
+        p_ij = exp(logit - level) * exp(level - log-sum-exp), and the first factor is that of rows and columns.
+        """
+        share = _share(self.row[rows], self.row_gradient[rows], level)[:, None]  # (n, 1)
+        if self.column_gradient is not None:
+            of_columns = _share(self.column[columns], self.column_gradient[columns], level)[None]  # (1, m)
+            share = torch.add(share, of_columns, out=scratch[: tile.numel()].view_as(tile))  # (n, m)
+        _exponentials(tile, level).mul_(share)
+
+    def below_sums(self, tile: Tensor, rows: slice, columns: slice, scratch: Tensor) -> None:
+        """The same where no level is common: an exponential each for the row and for the column."""
+        if self.column_gradient is not None:
+            scratch = scratch[: tile.numel()].view_as(tile)
+            torch.sub(tile, _finite(self.column[columns])[None], out=scratch).exp_()
+            scratch.mul_(self.column_gradient[columns][None])
+        tile.sub_(_finite(self.row[rows])[:, None]).exp_().mul_(self.row_gradient[rows][:, None])
+        if self.column_gradient is not None:
             tile.add_(scratch)
 
 
-def _share(level: Tensor, gradient: Tensor) -> Tensor:
-    """What an exponential is multiplied with: g / sum of exponentials; 0 for an empty sum."""
-    return gradient * torch.exp(-_finite(level))
+def _share(sums: Tensor, gradient: Tensor, level: float) -> Tensor:
+    """What exp(logit - level) is multiplied with: g * exp(level - log-sum-exp); 0 for an empty sum."""
+    return (gradient * torch.exp(level - sums)).masked_fill(sums == float("-inf"), 0.0)
 
 
 def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool, bool]) -> list[Tensor | None]:
@@ -110,9 +156,13 @@ def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool,
     bias = torch.zeros_like(problem.bias) if needs_bias and problem.bias is not None else None
     buffer = problem.buffer()
     scratch = torch.empty_like(buffer)
+    level = upstream.common_level()
     for rows, columns in problem.tiles():
         tile = problem.logits(rows, columns, buffer)  # (n, m)
-        upstream.to_logits(tile, rows, columns, scratch, problem.bounded)
+        if level is None:
+            upstream.below_sums(tile, rows, columns, scratch)
+        else:
+            upstream.at_level(tile, rows, columns, scratch, level)
         if query is not None:
             query[rows].addmm_(tile, problem.key[columns])
         if key is not None and not (problem.within and rows == columns):

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoint.losses.tiles import SAFE_LOGIT, Similarity, first_order
+from counterpoint.losses.tiles import Similarity, first_order
 
 __all__ = ["sum_softplus"]
+
+SAFE_LOGIT = 50.0
+"""Above it log(1 + exp(logit)) is the logit, to rounding, in any precision."""
 
 
 class _SumSoftplus(torch.autograd.Function):
@@ -54,7 +57,7 @@ class _SumSoftplus(torch.autograd.Function):
 
 
 def _softplus(tile: Tensor, scratch: Tensor) -> Tensor:
-    """Sum of log(1 + exp(tile)); above SAFE_LOGIT that is the logit itself, to rounding."""
+    """Sum of log(1 + exp(tile))."""
     torch.clamp(tile, max=SAFE_LOGIT, out=scratch).exp_().log1p_()
     total = scratch.sum()
     return total + torch.sub(tile, SAFE_LOGIT, out=scratch).clamp_(min=0).sum()

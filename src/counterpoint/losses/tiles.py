@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["SAFE_LOGIT", "Similarity", "first_order", "token_tiles", "working_dtype"]
+__all__ = ["Similarity", "first_order", "token_tiles", "working_dtype"]
 
 TILE = 4096
 """Rows and columns of a tile (64 MB in float32). Smaller ones are no faster, and suffer when cores are
@@ -21,8 +21,6 @@ TILE_WITHIN = 2048
 visited."""
 TILE_TOKENS = 2**22
 """Token similarities held at once by late interaction."""
-SAFE_LOGIT = 50.0
-"""exp(+-50), summed over any batch and divided by such a sum, is far from the ends of float32."""
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -69,7 +67,6 @@ class Similarity:
         bias: (M,) or (N, M), or None.
         skip: (N, S) columns left out of row i's sum, and of that column's sum.
         within: rows against themselves; only tiles on and above the diagonal are visited.
-        bounded: every logit lies in [-SAFE_LOGIT, SAFE_LOGIT].
     """
 
     query: Tensor
@@ -78,12 +75,12 @@ class Similarity:
     bias: Tensor | None
     skip: Tensor | None
     within: bool = False
-    bounded: bool = field(init=False)
 
-    def __post_init__(self) -> None:
+    def upper_bound(self) -> float:
+        """A number that no logit exceeds, from the lengths of the rows; NaN where a row or the bias has one."""
         longest = [float(torch.linalg.vector_norm(rows, dim=1).max()) for rows in (self.query, self.key)]
-        # A NaN fails the comparison and so takes the careful way, which hands it on to the loss.
-        self.bounded = self.bias is None and abs(self.scale) * longest[0] * longest[1] <= SAFE_LOGIT
+        bound = abs(self.scale) * longest[0] * longest[1]
+        return bound if self.bias is None else bound + float(self.bias.max())
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """(rows, columns) of each tile; with `within`, both grids are the same and columns >= rows."""

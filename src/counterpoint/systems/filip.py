@@ -91,7 +91,6 @@ class FILIP(System):
         view: how a picture is cropped and distorted; its size and normalisation follow the encoder.
         temperature: where the learnt one starts; it stays in [0.01, 1].
         keep: share of the tokens of each sample that take part in the loss; the paper keeps 0.25 on many nodes.
-        length: longest caption in tokens; shorter ones are padded with tokens that never count.
     """
 
     paper = "FILIP: Fine-grained Interactive Language-Image Pre-Training (arXiv 2111.07783)"
@@ -105,7 +104,6 @@ class FILIP(System):
         view: OneView = OneView(),  # noqa: B008 (frozen)
         temperature: float = 0.07,
         keep: float = 1.0,
-        length: int = 77,
     ) -> None:
         super().__init__()
         if not 0 < keep <= 1:
@@ -115,7 +113,8 @@ class FILIP(System):
         self.encoder = ClipEncoder(encoder, trainable=trainable)
         self.encoder.logit_scale.data.fill_(-math.log(temperature))
         self.view = replace(view, size=self.encoder.size, mean=self.encoder.mean, std=self.encoder.std)
-        self.keep, self.length = keep, length
+        self.keep = keep
+        self.length = self.encoder.tokenize(["a " * 1000])["input_ids"].shape[1]  # the longest caption it takes
 
     def views(self) -> Captioned:
         """A view of the picture and one of its captions."""
@@ -138,8 +137,6 @@ class FILIP(System):
         """Unit rows: image (B, n1, D), text (B, length, D) with its mask (B, length), True at real tokens."""
         words, mask = self._words(batch)
         missing = self.length - words.shape[1]
-        if missing < 0:
-            raise ValueError(f"length={self.length}, but the encoder gives {words.shape[1]} tokens a caption: raise it")
         image = normalize(self.encoder.image_tokens(batch["image"]), dim=2)
         # Every process pads to the same length, so that the rows of all of them can stand in one tensor.
         return {"image": image, "text": pad(words, (0, 0, 0, missing)), "mask": pad(mask, (0, missing))}

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from counterpoint import storage
+from counterpoint import sealing
 from counterpoint.storage import CorruptedError
 from counterpoint.training.optimisers import OptimiserState
 
@@ -93,13 +93,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
                 else:
                     numbers[place] = value
     rest = {name: getattr(checkpoint, name) for name in _VALUES}
-    path = storage.write_state(
+    path = sealing.write_state(
         folder / f"{checkpoint.position.total:08d}",
         tensors={"model": checkpoint.weights, "optimiser": tensors},
         values={"state": {"position": asdict(checkpoint.position), "optimiser": numbers, **rest}},
     )
     for old in list_checkpoints(folder)[:-KEPT]:
-        storage.remove_directory(old)
+        sealing.remove_directory(old)
     return path
 
 
@@ -118,7 +118,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CorruptedError: any bit differs from what was written; names the file.
     """
-    tensors, values = storage.read_state(path)
+    tensors, values = sealing.read_state(path)
     try:
         state = values["state"]
         optimisers: dict[str, OptimiserState] = {}

@@ -46,10 +46,11 @@ class _Labelled:
     labelled: bool
 
     def __call__(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        label = row.get("label")
-        if self.labelled and label is None:
+        if not self.labelled:
+            return {**self.view(row, rng), "label": -1}
+        if row.get("label") is None:
             raise BadRow("no label")
-        return {**self.view(row, rng), "label": int(label) if self.labelled else -1}
+        return {**self.view(row, rng), "label": int(row["label"])}
 
 
 @dataclass(frozen=True)

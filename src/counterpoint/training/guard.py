@@ -54,7 +54,7 @@ def explain(step: int, batches: Sequence[Mapping[str, Any]], result: StepResult,
 _REMEDIES = {
     0: "Remove or repair these rows",
     1: "A weight was already bad before this step: start from an earlier checkpoint with a lower learning rate",
-    2: "The encoder overflowed: lower the learning rate, use precision=bf16-mixed instead of 16-mixed, or clip_gradient=1",
+    2: "The encoder overflowed: lower the learning rate, set clip_gradient=1, or use bf16-mixed instead of 16-mixed",
     3: "Check the temperature, lower the learning rate, or set clip_gradient=1",
     4: "Lower the learning rate, or set clip_gradient=1",
     9: "Lower the learning rate",

@@ -33,8 +33,8 @@ REMEDIES = {
     "guess": "Usual remedies: check that the two views of a row belong together, raise the learning rate (10x), lower "
     "the temperature, and see whether the encoder is frozen.",
     "idle": "Usual remedies: raise the learning rate (10x to 1000x); check parameter_groups() and the schedule.",
-    "no_gradient": "Usual remedies: check that encode() does not detach, that the wanted parts are not frozen, and that "
-    "the loss depends on the features.",
+    "no_gradient": "Usual remedies: check that encode() does not detach, that the wanted parts are not frozen, and "
+    "that the loss depends on the features.",
     "starvation": "Usual remedies: more `workers`, smaller pictures on disk, a faster disk, or views that decode less.",
 }
 

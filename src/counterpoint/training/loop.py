@@ -227,7 +227,7 @@ class Trainer:
         limit = prepared.settings.clip_gradient
         if limit is not None and math.isfinite(size) and size > limit:
             torch._foreach_mul_([p.grad for p in parameters], limit / (size + 1e-6))
-        self._precision.optimizer_step(prepared.optimiser)  # type: ignore[arg-type]
+        self._precision.optimizer_step(prepared.optimiser)
 
     def _after_step(self, result: StepResult, seed: tuple[int | str, ...]) -> None:
         if type(self.system).after_step is System.after_step:

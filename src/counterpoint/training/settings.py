@@ -138,7 +138,7 @@ class TrainingSettings:
 
 
 def merge_settings(base: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Recipe values with the user's on top; a limit (steps, epochs, seconds) of the user's replaces all the recipe's."""
+    """Recipe values with the user's on top; a limit (steps, epochs, seconds) of theirs replaces all the recipe's."""
     overrides = {name: value for name, value in (overrides or {}).items() if value is not None}
     check_names(overrides, TrainingSettings.names(), "training")
     limited = any(name in overrides for name in LIMITS)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from counterpoint import storage
+from counterpoint import sealing, storage
 from counterpoint.construction import complete, merged
 from counterpoint.data import Rows
 from counterpoint.distributed import (
@@ -123,7 +123,7 @@ def _leaving_nothing_untrained(path: Path) -> Iterator[None]:
         yield
     except Exception:
         if fresh and process_index() == 0 and path.is_dir() and not (path / "checkpoints").is_dir():
-            storage.remove_directory(path)
+            sealing.remove_directory(path)
         raise
 
 

@@ -1,0 +1,79 @@
+"""Claims: the verdict, the claim files, and a run from the file to the figure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from counterpoint import claims
+from counterpoint.system import list_systems
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ([0.30, 0.31, 0.29], 0.0, "holds"),
+        ([0.30, 0.31, 0.29], 0.5, "does not hold"),
+        ([0.30, -0.31, 0.1], 0.0, "inconclusive"),
+        ([-0.30, -0.31, -0.29], 0.0, "does not hold"),
+        ([0.9], 0.0, "inconclusive"),
+        ([0.1, 0.1, 0.1], 0.2, "does not hold"),
+    ],
+)
+def test_verdicts(differences: list[float], margin: float, verdict: str) -> None:
+    assert claims.judge(differences, margin)[2] == verdict
+
+
+def test_interval_is_students_t() -> None:
+    mean, (low, high), _ = claims.judge([1.0, 2.0, 3.0], 0.0)
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.302652729911275 * 1.0 / 3**0.5)  # t of 2 degrees of freedom, 97.5 %
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_lower_is_better_turns_the_sign() -> None:
+    comparison = {"name": "x", "treatment": "a", "baseline": "b", "metric": "m", "direction": "lower", "margin": 0.0}
+    scores = {"a": {"m": [1.0, 1.1]}, "b": {"m": [2.0, 2.1]}}
+    assert claims._compare(comparison, scores).difference == pytest.approx(1.0)
+    assert claims._compare({**comparison, "baseline": 0.5}, scores).difference == pytest.approx(-0.55)
+
+
+@pytest.mark.parametrize("name", [info.name for info in list_systems()])
+def test_claim_file_names_arms_that_exist(name: str) -> None:
+    claim = claims.read_claim(name)
+    for comparison in claim["comparisons"]:
+        assert comparison["treatment"] in claim["arms"]
+        assert isinstance(comparison["baseline"], int | float) or comparison["baseline"] in claim["arms"]
+    assert len(claim["seeds"]) >= 3
+
+
+def _tiny_claim(_: str) -> dict[str, Any]:
+    arm = {"system": "swav", "recipe": "tiny"}
+    comparison = {"name": "more steps", "treatment": "two", "baseline": "one", "metric": "geometry/effective_rank"}
+    return {
+        "claim": "Two steps change the geometry",
+        "data": "digits",
+        "seeds": [0, 1],
+        "arms": {"one": {**arm, "training": {"steps": 1}}, "two": {**arm, "training": {"steps": 2}}},
+        "comparisons": [{**comparison, "direction": "higher", "margin": 0.0}],
+        "evaluation": {"data": "digits:test", "protocols": ["geometry"]},
+    }
+
+
+def test_reproduce_runs_every_arm_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(claims, "read_claim", _tiny_claim)
+    result = claims.reproduce("swav", out=tmp_path)
+    assert {len(values) for arm in result.scores.values() for values in arm.values()} == {2}
+    assert result.scores["one"]["geometry/effective_rank"] != result.scores["two"]["geometry/effective_rank"]
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["verdict"] == result.verdict
+    assert stored["scores"] == result.scores
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_system_without_a_claim_says_so() -> None:
+    with pytest.raises(ValueError, match="no system is called 'swaf'; nearest: swav"):
+        claims.read_claim("swaf")
