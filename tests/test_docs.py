@@ -14,10 +14,10 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-import pages
 import pytest
-import workshop
 
+import pages
+import workshop
 from counterpoint.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]

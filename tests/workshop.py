@@ -49,9 +49,7 @@ def make_runs() -> None:
     """runs/swav, runs/clip and runs/classifier, from the data in the current folder."""
     counterpoint.train("swav", "photos/", out="runs/swav", recipe="tiny", quiet=True)
     counterpoint.train("clip", "captions.csv", out="runs/clip", recipe="tiny", quiet=True)
-    counterpoint.fit(
-        "gda_clip", "labelled/", model="fixture:vit", out="runs/classifier", augmentations=1, quiet=True
-    )
+    counterpoint.fit("gda_clip", "labelled/", model="fixture:vit", out="runs/classifier", augmentations=1, quiet=True)
 
 
 def copy(made: Path, folder: Path) -> Path:

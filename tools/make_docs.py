@@ -52,8 +52,8 @@ def systems_index() -> str:
     lines = [
         "# Systems",
         "",
-        "One file a paper in `src/counterpoint/systems/`. Made by `make docs` from the registry; `counterpoint systems`",
-        "prints the same.",
+        "One file a paper in `src/counterpoint/systems/`. Made by `make docs` from the registry; `counterpoint",
+        "systems` prints the same.",
         "",
         "| system | verb | reads | what it is |",
         "| --- | --- | --- | --- |",

@@ -78,7 +78,7 @@ def quickstart(
     table = embed(run.path, "emoji:test-variants", out=run.path / "pictures.lance")
     page = report(run.path, data="emoji:test", queries=QUERIES)
     _answers_figure(table, run.path / "answers.png")
-    _say_what_next(console, run.path, table, page, time.monotonic() - began)
+    _say_what_next(console, run.path, page, time.monotonic() - began)
     return run
 
 
@@ -117,18 +117,14 @@ def faster_precision(system: System, *, rows: int = 64, repeats: int = 3) -> str
 
 def _scores_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
     notes = after["protocols"]["retrieval"]
-    table = Table(title=f"Held-out concepts: {notes['groups']}, gallery of {notes['gallery']} pictures")
-    for column in (
-        "direction",
-        *(f"{who} @{k}" for k in _CUTS for who in ("chance", "untrained", "trained")),
-    ):
-        table.add_column(column, justify="left" if column == "direction" else "right")
+    table = Table(title=f"Recall on {notes['groups']} held-out concepts, gallery of {notes['gallery']} pictures")
+    for column in ("", "chance", "untrained", "trained"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for source, target in (("text", "image"), ("image", "text")):
-        cells = []
         for k in _CUTS:
             name = f"retrieval/{source}_to_{target}_recall@{k}"
-            cells += [f"{found[name]:.3f}" for found in (after["chance"], before["scores"], after["scores"])]
-        table.add_row(f"{source} -> {target}", *cells)
+            cells = [f"{found[name]:.3f}" for found in (after["chance"], before["scores"], after["scores"])]
+            table.add_row(f"{source} -> {target} @{k}", *cells, end_section=k == _CUTS[-1])
     return table
 
 
@@ -151,11 +147,11 @@ def _answers_figure(table: Path, path: Path) -> None:
     picture_grid(lines, title=f"Five texts, answered among {rows} pictures of concepts never seen", path=path)
 
 
-def _say_what_next(console: Console, path: Path, table: Path, page: Path, seconds: float) -> None:
+def _say_what_next(console: Console, path: Path, page: Path, seconds: float) -> None:
     console.print(f"\nDone in {seconds:.0f} s. Report: {page}")
     console.print("Three things to try next (the command is in .venv/bin):")
     for command in (
-        f'.venv/bin/counterpoint search {table} "a red fruit" --top 5',
+        f'.venv/bin/counterpoint search {path}/pictures.lance "a red fruit" --top 5',
         f".venv/bin/counterpoint doctor {path}",
         f".venv/bin/counterpoint export {path} --out {path}/export --format safetensors",
     ):

@@ -36,6 +36,7 @@ __all__ = [
     "Run",
     "build_system",
     "finish_run",
+    "list_checkpoints",
     "load",
     "load_weights",
     "save_facts",
@@ -116,9 +117,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """Folders of the kept checkpoints, oldest first."""
-        folder = self.path / "checkpoints"
-        found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
-        return sorted(found, key=lambda path: int(path.name))
+        return list_checkpoints(self.path / "checkpoints")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; a last line cut short by a kill is left out."""
@@ -157,6 +156,12 @@ class Run:
         return load(self, system=system)
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, named by their step, oldest first."""
+    found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a run computes."""
     found = {"python": platform.python_version()}
@@ -175,7 +180,11 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def save_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """Store what `prepare` found: JSON values in facts.json, tensors in facts.safetensors."""
+    """Store what `prepare` found: JSON values in facts.json, tensors in facts.safetensors.
+
+    Raises:
+        TypeError: a fact is neither a tensor nor a JSON value.
+    """
     tensors = {name: value for name, value in facts.items() if isinstance(value, Tensor)}
     if tensors:
         storage.write_tensors(path / "facts.safetensors", tensors)

@@ -42,7 +42,7 @@ def test_a_column_that_is_missing_is_named_with_those_there(tmp_path: Path) -> N
         (None, {"batch": 1}, "batch=1: Toy contrasts"),
         (None, {"learning_rat": 0.1}, "training has no 'learning_rat'; did you mean learning_rate"),
         (None, {"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
-        (None, {"optimiser": "adam"}, "optimiser must be one of adamw, sgd, lars, larc, got 'adam'"),
+        (None, {"optimiser": "adam"}, "optimiser must be one of adamw, .*, got 'adam'"),
         (None, {"precision": "fp8"}, "precision must be one of"),
         (None, {"steps": 0}, "steps must be above 0"),
         (None, {"device": "cuda:99"}, "device"),

@@ -43,7 +43,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.mark.parametrize("kind", [Toy, QueueToy, UncoupledToy])
 @pytest.mark.parametrize("micro_batch", [1, 3, 8, 19])
-@pytest.mark.parametrize(("precision", "bar"), [("32-true", 1e-6), ("bf16-mixed", 1e-2)])
+@pytest.mark.parametrize(("precision", "bar"), [("32-true", 1e-6), ("bf16-mixed", 5e-3)])
 def test_pieces_have_the_gradient_of_the_whole(kind: type[Toy], micro_batch: int, precision: str, bar: float) -> None:
     batch = make_batch(19)
     whole = gradients_of(build(kind), batch, None, precision)
@@ -111,7 +111,7 @@ def test_pieces_on_two_processes(kind: type[Toy], sizes: list[int], micro_batch:
 def test_pieces_on_two_processes_under_autocast() -> None:
     whole = gradients_of(build(Toy), make_batch(20), None, "bf16-mixed")
     for found in run_on_processes(on_each_process, 2, Toy, [12, 8], 3, "bf16-mixed"):
-        assert difference(found, whole) <= 1e-2
+        assert difference(found, whole) <= 5e-3
 
 
 def gathered_equals(sizes: list[int]) -> bool:

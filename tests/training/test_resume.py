@@ -25,9 +25,8 @@ from training_toys import (
     stop_after,
 )
 
-from counterpoint.run import Run
+from counterpoint.run import Run, list_checkpoints
 from counterpoint.storage import read_tensors
-from counterpoint.training.checkpoint import list_checkpoints
 from counterpoint.training.interrupt import Interrupted
 from counterpoint.training.train import train
 
@@ -166,9 +165,10 @@ from training_toys import QueueToy, build, make_rows
 from counterpoint.training.train import train
 torch.set_num_threads(1)
 folder, kills, generator = Path(sys.argv[1]), int(sys.argv[2]), random.Random(5)
+steps = 15 * kills
 
 def go(out):
-    overrides = dict(batch=12, steps=60, log_every=4, save_every=3)
+    overrides = dict(batch=12, steps=steps, log_every=4, save_every=3)
     train(build(QueueToy, dropout=0.3), make_rows(), out=out, overrides=overrides, resume=True, quiet=True)
 
 def child(out):

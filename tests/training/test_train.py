@@ -27,6 +27,8 @@ from training_toys import (
 from counterpoint.data import BadRow, DataError
 from counterpoint.run import Run
 from counterpoint.system import Stage
+from counterpoint.training import metrics_log
+from counterpoint.training.guard import NonFiniteError
 from counterpoint.training.settings import TrainingSettings
 from counterpoint.training.train import train
 
@@ -260,3 +262,22 @@ def test_settings_can_be_given_whole(tmp_path: Path) -> None:
     found = train(build(Toy), make_rows(), out=tmp_path / "run", settings=settings, quiet=True)
     assert found.config["training"]["betas"] == [0.8, 0.9]
     assert found.result()["steps"] == 3
+
+
+def test_figures_are_kept_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_log.importlib.util, "find_spec", lambda name: None)
+    found = run(build(Toy), tmp_path / "run", log_every=2)
+    assert not (found.path / "tensorboard").exists()
+    assert [record["step"] for record in found.metrics()] == [2, 4, 6, 8]
+
+
+def test_a_failed_run_keeps_its_figures(tmp_path: Path) -> None:
+    toy = build(Toy)
+    loss = toy.loss
+    toy.loss = lambda features: {  # type: ignore[method-assign]
+        name: term * (torch.nan if toy.clock.step == 5 else 1.0)  # type: ignore[operator]
+        for name, term in loss(features).items()
+    }
+    with pytest.raises(NonFiniteError):
+        run(toy, tmp_path / "run", log_every=2)
+    assert [record["step"] for record in Run(tmp_path / "run").metrics()] == [2, 4]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from counterpoint.run import list_checkpoints
 from counterpoint.storage import read_tensors
 from counterpoint.system import Stage, System, Term
-from counterpoint.training.checkpoint import list_checkpoints
 
 WIDTH, DIM = 8, 6
 

@@ -112,13 +112,16 @@ class CommandParser:
         """
         places, named = self._split(argv)
         values = self._placed(places)
-        words = [f"--{name}={text}" for name, text in named]
+        given = {option.name for option, _ in named}
         for name, option in self._options.items():
-            if option.required and name not in dict(named):
+            if option.required and name not in given:
                 raise self._error(f"--{_dashed(name)} is missing ({option.text.rstrip('.') or option.kind})")
-        for word, (name, text) in zip(words, named, strict=True):
-            if not self._reads(word):
-                raise self._error(f"--{_dashed(name)} takes {self._options[name].kind}, got {text!r}")
+        words = []
+        for option, text in named:
+            word = _spelled(option, text)
+            if word is None or not self._reads(f"--{option.name}={word}"):
+                raise self._error(f"--{_dashed(option.name)} takes {option.kind}, got {text!r}")
+            words.append(f"--{option.name}={word}")
         return {**self._read(words), **values}
 
     def _reads(self, word: str) -> bool:
@@ -146,10 +149,10 @@ class CommandParser:
             raise self._error(f"{words[0]!r} is one argument too many")
         return values
 
-    def _split(self, argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Words by place, and (name, text) of the options, spelled the way jsonargparse reads them."""
+    def _split(self, argv: Sequence[str]) -> tuple[list[str], list[tuple[Option, str]]]:
+        """Words by place, and the options with their texts."""
         places: list[str] = []
-        named: list[tuple[str, str]] = []
+        named: list[tuple[Option, str]] = []
         words = list(argv)
         while words:
             word = words.pop(0)
@@ -169,7 +172,7 @@ class CommandParser:
                 if not words or (words[0].startswith("--") and len(words[0]) > 2):
                     raise self._error(f"--{_dashed(name)} needs a value: {option.kind}")
                 text = words.pop(0)
-            named.append((option.name, _spelled(option, text)))
+            named.append((option, text))
         return places, named
 
     def _find(self, name: str) -> tuple[Option, bool]:
@@ -182,24 +185,27 @@ class CommandParser:
             return self._options[opposite], True
         near = get_close_matches(plain, self._options, n=3, cutoff=0.55)
         near += [other for other in self._options if other.rsplit(".", 1)[-1] == plain and other not in near]
-        hint = f"did you mean {' or '.join(f'--{_dashed(other)}' for other in near)}?" if near else "see --help"
-        raise self._error(f"there is no option --{name}; {hint}")
+        meant = " or ".join(f"--{_dashed(other)}" for other in near)
+        raise self._error(f"there is no option --{name}" + (f"; did you mean {meant}?" if near else ""))
 
     def _error(self, text: str) -> UsageError:
         return UsageError(f"{text} (see `{self.command} --help`)")
 
 
-def _spelled(option: Option, text: str) -> str:
-    """`a=b,c=d` and `1,2,3` as JSON where the option takes pairs or lists."""
+def _spelled(option: Option, text: str) -> str | None:
+    """`a=b,c=d` and `1,2,3` as JSON where the option takes pairs or lists; None when it cannot be read so."""
     start = text.lstrip()[:1]
+    if text.lower() == "none" and option.optional:
+        return "null"
     if option.takes_pairs and start != "{":
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         if any(not equals for _, equals, _ in pairs):
-            raise UsageError(f"--{_dashed(option.name)} takes name=value,..., got {text!r}")
+            return None
         return json.dumps({name.strip(): value.strip() for name, _, value in pairs})
-    if option.takes_list and start not in ("[", "{") and text.lower() not in ("none", "null"):
-        return f"[{text}]"
-    return "null" if text.lower() == "none" and type(None) in getattr(option.hint, "__args__", ()) else text
+    if option.takes_list and start not in ("[", "{"):
+        parts = [part.strip() for part in text.split(",")]
+        return json.dumps(parts) if option.list_of_text else f"[{','.join(parts)}]"
+    return text
 
 
 def _metavar(option: Option) -> str:

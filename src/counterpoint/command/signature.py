@@ -53,6 +53,17 @@ class Option:
         return str not in kinds and any((typing.get_origin(kind) or kind) in _SEQUENCES for kind in kinds)
 
     @property
+    def list_of_text(self) -> bool:
+        """True when the items of a list are text."""
+        kinds = [kind for kind in _alternatives(self.hint) if (typing.get_origin(kind) or kind) in _SEQUENCES]
+        return any(typing.get_args(kind)[:1] in ((), (str,), (Any,)) for kind in kinds)
+
+    @property
+    def optional(self) -> bool:
+        """True when the value may be none."""
+        return type(None) in _alternatives(self.hint)
+
+    @property
     def takes_pairs(self) -> bool:
         """True when the value is a mapping and nothing else."""
         kinds = [kind for kind in _alternatives(self.hint) if kind is not type(None)]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from counterpoint import sealing
+from counterpoint.run import list_checkpoints
 from counterpoint.storage import CorruptedError
 from counterpoint.training.optimisers import OptimiserState
 
@@ -104,12 +105,6 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 _VALUES = ("scaler", "micro_batch", "skipped", "seen", "health", "processes")
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

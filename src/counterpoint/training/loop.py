@@ -122,7 +122,7 @@ class Trainer:
         try:
             while not self._ended(prepared):
                 began = time.perf_counter()
-                batches = list(itertools.islice(stream, self.settings.accumulate))
+                batches = list(itertools.islice(stream, prepared.settings.accumulate))
                 self.journal.waited(time.perf_counter() - began)
                 self._step(prepared, batches, stop)
         finally:

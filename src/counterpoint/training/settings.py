@@ -88,27 +88,11 @@ class TrainingSettings:
         for name, choices in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        for name in (
-            "batch",
-            "accumulate",
-            "log_every",
-            "steps",
-            "epochs",
-            "seconds",
-            "micro_batch",
-            "save_every",
-        ):
+        for name in ("batch", "accumulate", "log_every", "steps", "epochs", "seconds", "micro_batch", "save_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "final_learning_rate",
-            "warmup_steps",
-            "workers",
-            "seed",
-        ):
+        for name in ("learning_rate", "weight_decay", "final_learning_rate", "warmup_steps", "workers", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
         if self.clip_gradient is not None and not self.clip_gradient > 0:

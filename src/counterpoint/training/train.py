@@ -117,12 +117,14 @@ def train(
 
 @contextlib.contextmanager
 def _leaving_nothing_untrained(path: Path) -> Iterator[None]:
-    """A run that fails before its first checkpoint does not stay in the way of the next attempt."""
+    """A run that fails before its first figures does not stay in the way of the next attempt."""
     fresh = not path.exists() or not any(path.iterdir())
     try:
         yield
     except Exception:
-        if fresh and process_index() == 0 and path.is_dir() and not (path / "checkpoints").is_dir():
+        figures = path / "metrics.jsonl"
+        begun = (path / "checkpoints").is_dir() or (figures.is_file() and figures.stat().st_size > 0)
+        if fresh and process_index() == 0 and path.is_dir() and not begun:
             sealing.remove_directory(path)
         raise
 
@@ -207,7 +209,7 @@ def _check_same(run: Run, config: Mapping[str, Any]) -> None:
             if name not in RESUMABLE and before.get(name) != now.get(name):
                 raise ValueError(
                     f"{run.path} was started with {name}={before.get(name)!r}: it cannot be resumed with "
-                    f"{now.get(name)!r}"
+                    f"{now.get(name)!r}; give another out"
                 )
     if run.config["rows"] != config["rows"]:
         raise ValueError(
@@ -241,12 +243,10 @@ def _prepare(system: System, rows: Rows, path: Path, config: Mapping[str, Any], 
         storage.remove_stale(path / "checkpoints")
     if new:
         seed_everything(config["training"]["seed"], "facts")
-        facts = system.prepare(rows)
+        found = system.prepare(rows)
         if process_index() == 0:
-            save_facts(path, facts)
+            save_facts(path, found)
             assets.save(system, path / "assets")
             write_config(path, config)
-    else:
-        facts = Run(path).facts()
-    system.use(facts)
     barrier()
+    system.use(Run(path).facts())  # as a resumed or loaded system gets them, to the bit

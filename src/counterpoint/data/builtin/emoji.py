@@ -16,7 +16,7 @@ Splits, by a hash of the group:
     validation: 60 held-out concepts, one picture each.
     test: 200 held-out concepts, one picture each (the plainest variant): the gallery for recall.
     validation-variants, test-variants: all pictures of those concepts.
-    flags: 270 flags. Nothing learned elsewhere helps to name a flag, so they stand apart.
+    flags: 270 flags, each a group of its own. Nothing learned elsewhere helps to name a flag, so they stand apart.
     all: everything, flags included.
 Caveat: faces differ by little, so some test pictures have a near twin in training although their concepts
     differ.
@@ -47,7 +47,9 @@ LICENCE = "pictures CC BY-SA 4.0: all emojis designed by OpenMoji, the open-sour
 SIZE = 72  # pixels
 _TEST, _VALIDATION = 200, 60  # concepts
 _FULLY_QUALIFIED = 2
-_REVISION = 2  # raise when names, groups or drawing change: the drawn file is kept in the cache
+_FLAG = "flag:"
+"""Starts the group of a flag; every flag is a group of its own."""
+_REVISION = 3  # raise when names, groups or drawing change: the drawn file is kept in the cache
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.binary())]
     + [(name, pa.string()) for name in ("text", "emoji", "group", "loose_group")]
@@ -67,13 +69,13 @@ def rows(split: str) -> Rows:
 def _members(everything: Rows, split: str) -> np.ndarray:
     """Numbers of the rows that belong to a split, in their order."""
     ids, names, groups = (everything.column(column) for column in ("id", "text", "group"))
-    flags = [group == "flag" for group in groups]
+    flags = [group.startswith(_FLAG) for group in groups]
     order = hash_order((group for group, flag in zip(groups, flags, strict=True) if not flag), salt="emoji")
     test, validation = set(order[:_TEST]), set(order[_TEST : _TEST + _VALIDATION])
     if split == "flags":
         return np.flatnonzero(flags)
     if split == "train":
-        return np.array([n for n, g in enumerate(groups) if g != "flag" and g not in test | validation])
+        return np.array([n for n, g in enumerate(groups) if not g.startswith(_FLAG) and g not in test | validation])
     wanted = test if split.startswith("test") else validation
     variants = [number for number, group in enumerate(groups) if group in wanted]
     if split.endswith("-variants"):
@@ -107,6 +109,6 @@ def _draw(pictures: PackageFiles) -> Iterator[dict[str, Any]]:
             "image": bytes(picture),
             "text": name,
             "emoji": text,
-            "group": "flag" if flag else concept(name, strict=True),
+            "group": f"{_FLAG}{name}" if flag else concept(name, strict=True),
             "loose_group": name if flag else concept(name, strict=False),
         }
