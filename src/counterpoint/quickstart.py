@@ -51,7 +51,7 @@ def quickstart(
     those of 200 concepts that training never saw, one picture each, beside chance and the untrained model.
 
     Args:
-        out: the run directory. A finished run there is kept and the next free number is used; an unfinished one goes on.
+        out: the run directory. A finished run there is kept and the next free number used; an unfinished one goes on.
         seconds: training time.
         seed: of weights, order and views.
         precision: "32-true" or "bf16-mixed"; by default whichever is faster on this machine.
@@ -98,9 +98,8 @@ def faster_precision(system: System, *, rows: int = 64, repeats: int = 3) -> str
 
     Processors with matrix units for bfloat16 train nearly twice as fast with it, others slower.
     """
-    size = system.encoder.size  # type: ignore[union-attr]
-    images = torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
-    images = images.to(system.device)
+    size = int(system.encoder.size)  # type: ignore[arg-type]
+    images = torch.randn(rows, 3, size, size, generator=torch.Generator().manual_seed(0)).to(system.device)
     spent: dict[str, float] = {}
     for precision, half in (("32-true", False), ("bf16-mixed", True)):
         for _ in range(repeats):

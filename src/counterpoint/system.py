@@ -174,11 +174,12 @@ class System(nn.Module):
 
         Default: biases, norms and other parameters with fewer than two dimensions have no weight decay.
         """
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for parameter in self.parameters():
             if parameter.requires_grad:
                 (decayed if parameter.dim() > 1 else plain).append(parameter)
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
     def stages(self) -> list[Stage]:
@@ -283,7 +284,7 @@ def _main_class(module: Any) -> type[System] | type[Estimator] | None:
     ]
     wanted = re.sub("_", "", module.__name__.rsplit(".", 1)[-1]).lower()
     named = [cls for cls in found if cls.__name__.lower() == wanted]
-    return (named or found or [None])[0]
+    return next(iter(named or found), None)
 
 
 @cache

@@ -129,7 +129,9 @@ def test_padding_never_counts() -> None:
 
 def test_captions_are_as_long_as_the_encoder_takes_them() -> None:
     system = _system()
-    rows = [{**row, "text": text} for row, text in zip(open_rows("emoji:validation")[:2], ("a", "b " * 99), strict=True)]
+    rows = [
+        {**row, "text": text} for row, text in zip(open_rows("emoji:validation")[:2], ("a", "b " * 99), strict=True)
+    ]
     batch = system.collate([system.views()(row, np.random.default_rng(0)) for row in rows])
     assert system.encode(batch)["text"].shape[1] == system.length == 16
 

@@ -151,7 +151,7 @@ def test_a_stage_may_end_early_and_read_some_sources(tmp_path: Path) -> None:
     sides: dict[str, set[int]] = {}
     rows = [{**row, "source": "left" if i % 2 else "right", "n": i % 2} for i, row in enumerate(make_rows())]
     found = run(build(Early), tmp_path / "run", rows, log_every=1)
-    assert [record["stage"] for record in found.metrics()] == ["first"] * 3 + ["second"] * 2
+    assert [record["stage"] for record in found.metrics()] == ["first"] * 2 + ["second"] * 2
     assert sides == {"first": {1}, "second": {0, 1}}
 
 

@@ -49,11 +49,10 @@ def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
         codes = samples * torch.exp(logits - logits.flatten().logsumexp(0))
     else:
         of_sample = logits.new_zeros(samples, 1)
-        of_prototype = logits.new_zeros(1, prototypes)
         for _ in range(iterations):
-            of_prototype = (logits - of_sample).logsumexp(0, keepdim=True) + math.log(prototypes)
-            of_sample = (logits - of_prototype).logsumexp(1, keepdim=True) + math.log(samples)
-        codes = samples * torch.exp(logits - of_sample - of_prototype)
+            of_prototype = (logits - of_sample).logsumexp(0, keepdim=True) + math.log(prototypes)  # (1, K)
+            of_sample = (logits - of_prototype).logsumexp(1, keepdim=True) + math.log(samples)  # (N, 1)
+        codes = torch.softmax(logits - of_prototype, dim=1)  # the last normalisation of the samples, exactly
     finite_loss(codes.sum(), scores=scores)
     return codes
 

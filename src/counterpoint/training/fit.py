@@ -12,55 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from counterpoint import storage
 from counterpoint.construction import check_names, complete, construct
-from counterpoint.data import BadRow, Loader, Rows
+from counterpoint.data import Rows
 from counterpoint.encoders import assets
 from counterpoint.encoders.clip import ClipEncoder
-from counterpoint.evaluation.zero_shot import TEMPLATES, prompts, zero_shot_classifier
+from counterpoint.evaluation.zero_shot import TEMPLATES
 from counterpoint.fitted import FittedClassifier
 from counterpoint.run import Run, finish_run, write_config
 from counterpoint.system import Estimator, find_system
 from counterpoint.training.devices import pick_device
+from counterpoint.training.features import FeatureReader, text_features
 from counterpoint.training.randomness import derive, seed_everything
 from counterpoint.training.recipe import Recipe, choose_recipe
 from counterpoint.training.sources import Data, check_out, describe_data, open_data
-from counterpoint.views.image import OneView, Resize
 
 __all__ = ["fit"]
-
-_TEXTS_AT_ONCE = 256
-_SUPPORT_SCALE = (0.5, 1.0)
-"""Crops of the support pictures, as a share of the area."""
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """A view of the picture with the row's label; -1 where none is needed."""
-
-    view: OneView | Resize
-    labelled: bool
-
-    def __call__(self, row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        if not self.labelled:
-            return {**self.view(row, rng), "label": -1}
-        if row.get("label") is None:
-            raise BadRow("no label")
-        return {**self.view(row, rng), "label": int(row["label"])}
-
-
-@dataclass(frozen=True)
-class _Features:
-    """Normalised features (N, D), labels (N,), the number of the picture each row is a copy of (N,), skipped rows."""
-
-    values: Tensor
-    labels: Tensor
-    groups: Tensor
-    skipped: list[tuple[str, str]]
 
 
 def fit(
@@ -123,25 +91,12 @@ def fit(
     columns = {**base.columns, **(columns or {})}
     chosen, described = _estimator(estimator, {**base.system, **(arguments or {})})
     rows = _check(open_data(data, columns), plan.model)
+    rows = _draw_shots(rows, plan.shots, seed) if "label" in rows.columns and plan.shots else rows
     seed_everything(seed, "weights")
     encoder = ClipEncoder(plan.model, trainable="none").to(pick_device(device)).eval()
-    labelled = "label" in rows.columns
-    rows = _draw_shots(rows, plan.shots, seed) if labelled and plan.shots else rows
+    reader = FeatureReader(encoder, batch=batch, workers=workers, seed=seed, max_skip_rate=max_skip_rate)
     names = list(plan.classes) if plan.classes is not None else rows.class_names
-    reader = _Reader(encoder, batch=batch, workers=workers, seed=seed, max_skip_rate=max_skip_rate)
-    support = reader.read(rows, plan.augmentations)
-    if names and int(support.labels.max()) >= len(names):
-        raise ValueError(f"classes names {len(names)} classes, but labels reach {int(support.labels.max())}")
-    text = _text_features(encoder, names, plan.templates) if names else None
-    if not labelled and text is None:
-        raise ValueError(f"{rows.name} has no labels: give `classes`, the names of the classes, to go without")
-    options: dict[str, Any] = {"text_features": text}
-    if plan.validation is not None:
-        held_out = reader.read(_check(open_data(plan.validation, columns), plan.model), 0)
-        options["validation"] = (held_out.values, held_out.labels)
-    if "groups" in inspect.signature(chosen.fit).parameters:
-        options["groups"] = support.groups
-    chosen.fit(support.values, support.labels if labelled else None, **options)
+    skipped = _fit_on(chosen, reader, rows, plan, names, columns)
     config = {
         "kind": "fit",
         "system": described,
@@ -153,12 +108,37 @@ def fit(
         "rows": {"count": len(rows), "fingerprint": rows.fingerprint},
     }
     seconds = time.perf_counter() - began
-    skipped = [list(item) for item in support.skipped]
-    result = {"seconds": seconds, "rows_read": len(rows), "skipped": skipped}
+    result = {"seconds": seconds, "rows_read": len(rows), "skipped": [list(item) for item in skipped]}
     run = _write(path, FittedClassifier(encoder, chosen, names), config, result)
     if not quiet:
         print(f"{path}: {described['name']} fitted on {len(rows)} rows in {seconds:.1f} s", file=sys.stderr)
     return run
+
+
+def _fit_on(
+    estimator: Estimator,
+    reader: FeatureReader,
+    rows: Rows,
+    plan: _Plan,
+    names: Sequence[str] | None,
+    columns: Mapping[str, str],
+) -> list[tuple[str, str]]:
+    """Features of everything, then `estimator.fit`; returns the rows that could not be used."""
+    labelled = "label" in rows.columns
+    if not labelled and not names:
+        raise ValueError(f"{rows.name} has no labels: give `classes`, the names of the classes, to go without")
+    support = reader.read(rows, plan.augmentations)
+    if names and int(support.labels.max()) >= len(names):
+        raise ValueError(f"classes names {len(names)} classes, but labels reach {int(support.labels.max())}")
+    text = text_features(reader.encoder, names, plan.templates) if names else None
+    options: dict[str, Any] = {"text_features": text}
+    if plan.validation is not None:
+        held_out = reader.read(_check(open_data(plan.validation, columns), plan.model), 0)
+        options["validation"] = (held_out.values, held_out.labels)
+    if "groups" in inspect.signature(estimator.fit).parameters:
+        options["groups"] = support.groups
+    estimator.fit(support.values, support.labels if labelled else None, **options)
+    return support.skipped
 
 
 @dataclass(frozen=True)
@@ -238,60 +218,6 @@ def _draw_shots(rows: Rows, shots: int, seed: int) -> Rows:
             warnings.warn(f"class {label} has {len(members)} rows, fewer than shots={shots}: taking all", stacklevel=3)
         chosen.append(np.sort(generator.permutation(members)[:shots]))
     return rows.select(np.concatenate(chosen))
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads rows into features of one encoder."""
-
-    encoder: ClipEncoder
-    batch: int
-    workers: int
-    seed: int
-    max_skip_rate: float
-
-    def read(self, rows: Rows, passes: int) -> _Features:
-        """Features of all usable rows: `passes` random views each, or each once as it is when there are none."""
-        encoder = self.encoder
-        view: OneView | Resize = Resize(size=encoder.size, mean=encoder.mean, std=encoder.std)
-        if passes:
-            view = OneView(size=encoder.size, scale=_SUPPORT_SCALE, flip=0.5, mean=encoder.mean, std=encoder.std)
-        loader = Loader(
-            rows,
-            _Labelled(view, "label" in rows.columns),
-            batch=self.batch,
-            seed=derive(self.seed, "support") % 2**32,
-            workers=self.workers,
-            shuffle=False,
-            drop_last=False,
-            max_skip_rate=self.max_skip_rate,
-        )
-        number = {rows.row_id(index): index for index in range(len(rows))}
-        values, labels, groups = [], [], []
-        device = next(encoder.parameters()).device
-        for epoch in range(max(passes, 1)):
-            for found in loader.batches(epoch):
-                with torch.no_grad():
-                    encoded = encoder.encode_image(found["image"].to(device)).float()  # (B, D)
-                values.append(normalize(encoded, dim=1).cpu())
-                labels.append(found["label"])
-                groups.append(torch.tensor([number[name] for name in found["_ids"]]))
-        if not values:
-            raise ValueError(f"none of the {len(rows)} rows of {rows.name} could be used")
-        return _Features(torch.cat(values), torch.cat(labels), torch.cat(groups), loader.skipped)
-
-
-@torch.no_grad()
-def _text_features(encoder: ClipEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """(K, D): for each class the normalised mean of its normalised prompts."""
-    texts = prompts([name.replace("_", " ") for name in names], templates)
-    device = next(encoder.parameters()).device
-    parts = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        tokens = encoder.tokenize(texts[start : start + _TEXTS_AT_ONCE])
-        parts.append(encoder.encode_text({key: value.to(device) for key, value in tokens.items()}).float().cpu())
-    features = torch.cat(parts).unflatten(0, (len(names), len(templates)))  # (K, T, D)
-    return zero_shot_classifier(features).T.contiguous()
 
 
 def _write(path: Path, classifier: FittedClassifier, config: Mapping[str, Any], result: Mapping[str, Any]) -> Run:

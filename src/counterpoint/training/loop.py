@@ -153,7 +153,10 @@ class Trainer:
     def _ended(self, prepared: PreparedStage) -> bool:
         if prepared.progress(self.position) >= 1.0:
             return True
-        return prepared.until is not None and self.position.step > 0 and bool(prepared.until())
+        if prepared.until is None or self.position.step == 0:
+            return False
+        self._set_clock(prepared)  # so that a resumed stage ends where an unbroken one does
+        return bool(prepared.until())
 
     def _set_clock(self, prepared: PreparedStage) -> None:
         clock, position = self.system.clock, self.position
@@ -176,7 +179,8 @@ class Trainer:
         result = prepared.gradients(batches, *seed)
         self._micro_batch = prepared.gradients.micro_batch
         average_gradients(system.parameters())
-        self._precision.unscale_gradients(prepared.optimiser)
+        if any(parameter.grad is not None for parameter in system.parameters()):
+            self._precision.unscale_gradients(prepared.optimiser)
         norm = gradient_norm(system.parameters())
         loss, size, stopping = self._agree(result, norm, stop)
         self._check(loss, size, batches, result)

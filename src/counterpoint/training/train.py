@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint import sealing, storage
-from counterpoint.construction import complete, merged
+from counterpoint.construction import complete
 from counterpoint.data import Rows
 from counterpoint.distributed import (
     barrier,
@@ -77,41 +77,65 @@ def train(
     old = Run(path) if resume and (path / "config.yaml").is_file() else None
     barrier()  # every process has looked at `out` before process 0 writes into it
     base, why = (_of_run(old), "") if old is not None else _of_recipe(system, recipe)
-    values = dataclasses.asdict(settings) if settings is not None else base.training
-    training = TrainingSettings.build(merge_settings(values, overrides))
-    arguments = merged(base.system, arguments or {})
     _say(why, quiet=quiet)
-    data = base.data if data is None else data
-    columns = {**base.columns, **(columns or {})}
-    rows = open_data(data, columns)
-    claim_device(training.device)
-    training = _fit_batch(training, rows, system, quiet=quiet)
-    seed_everything(training.seed, "weights")
-    built = build_system(system, arguments) if isinstance(system, str) else system
+    base = dataclasses.replace(
+        base,
+        data=base.data if data is None else data,
+        columns={**base.columns, **(columns or {})},
+        system={**base.system, **(arguments or {})},
+        training=merge_settings(dataclasses.asdict(settings) if settings else base.training, overrides),
+    )
+    job = _plan(system, base, quiet=quiet)
+    return _carry_out(job, path, old, quiet=quiet)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Everything that a run needs, checked."""
+
+    system: System
+    rows: Rows
+    settings: TrainingSettings
+    config: dict[str, Any]
+
+
+def _plan(system: str | System, base: Recipe, *, quiet: bool) -> _Job:
+    """Settings checked, data opened, system built, and the content of config.yaml."""
+    settings = TrainingSettings.build(base.training)
+    rows = open_data(base.data, base.columns)
+    claim_device(settings.device)
+    settings = _fit_batch(settings, rows, system, quiet=quiet)
+    seed_everything(settings.seed, "weights")
+    built = build_system(system, base.system) if isinstance(system, str) else system
     _check_columns(built, rows)
     config = {
         "kind": "train",
-        "system": _describe_system(system, built, arguments),
+        "system": _describe_system(system, built, base.system),
         "recipe": base.name,
-        "training": _plain(training),
-        "data": describe_data(data, rows),
-        "columns": dict(columns),
+        "training": _plain(settings),
+        "data": describe_data(base.data, rows),
+        "columns": dict(base.columns),
         "rows": {"count": len(rows), "fingerprint": rows.fingerprint},
     }
+    return _Job(built, rows, settings, config)
+
+
+def _carry_out(job: _Job, path: Path, old: Run | None, *, quiet: bool) -> Run:
+    """Train from the beginning, or from the newest checkpoint of the run that is there."""
     checkpoint = None
     if old is not None:
-        _check_same(old, config)
+        _check_same(old, job.config)
         if old.finished:
             _say(f"{path} is finished after {old.result()['steps']} steps: nothing to resume", quiet=quiet)
             return old
         checkpoint = _newest(old, quiet=quiet)
     with _leaving_nothing_untrained(path):
-        _prepare(built, rows, path, config, new=old is None)
-        result = Trainer(built, rows, training, path, checkpoint=checkpoint, quiet=quiet).run()
+        _prepare(job, path, new=old is None)
+        result = Trainer(job.system, job.rows, job.settings, path, checkpoint=checkpoint, quiet=quiet).run()
     if process_index() == 0:
-        finish_run(path, built.state_dict(), result)
+        finish_run(path, job.system.state_dict(), result)
     barrier()
-    built.eval()
+    job.system.eval()
     return Run(path)
 
 
@@ -235,18 +259,18 @@ def _newest(run: Run, *, quiet: bool) -> Checkpoint | None:
     return checkpoint
 
 
-def _prepare(system: System, rows: Rows, path: Path, config: Mapping[str, Any], *, new: bool) -> None:
-    """Facts, run directory, and the same weights on every process."""
+def _prepare(job: _Job, path: Path, *, new: bool) -> None:
+    """Facts about the data, and a run directory that says how to repeat the run."""
     path.mkdir(parents=True, exist_ok=True)
     if process_index() == 0:
         storage.remove_stale(path)
         storage.remove_stale(path / "checkpoints")
     if new:
-        seed_everything(config["training"]["seed"], "facts")
-        found = system.prepare(rows)
+        seed_everything(job.settings.seed, "facts")
+        found = job.system.prepare(job.rows)
         if process_index() == 0:
             save_facts(path, found)
-            assets.save(system, path / "assets")
-            write_config(path, config)
+            assets.save(job.system, path / "assets")
+            write_config(path, job.config)
     barrier()
-    system.use(Run(path).facts())  # as a resumed or loaded system gets them, to the bit
+    job.system.use(Run(path).facts())  # as a resumed or loaded system gets them, to the bit

@@ -50,7 +50,9 @@ _SCHEMA = pa.schema(
 def rows(split: str) -> Rows:
     """The rows of a split; see the module's docstring."""
     versions = "-".join(find_package(package).version for package in NEEDS)
-    everything = Rows(made_once(f"scenes-{OBJECTS}x{len(NOUNS)}-{COUNT}-{versions}", _SCHEMA, _compose), name=f"scenes:{split}")
+    everything = Rows(
+        made_once(f"scenes-{OBJECTS}x{len(NOUNS)}-{COUNT}-{versions}", _SCHEMA, _compose), name=f"scenes:{split}"
+    )
     if split == "all":
         return everything
     return everything.select(np.array(list(everything.column("split"))) == split)
