@@ -47,13 +47,11 @@ MISTAKES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Data, three tiny runs and a table; the tests run in it."""
-    place = tmp_path_factory.mktemp("cli")
-    workshop.make_data(place)
+    """Data, tiny runs and a table; the tests run in it."""
+    place = workshop.copy(workshop.made(), tmp_path_factory.mktemp("cli"))
     before = Path.cwd()
     os.chdir(place)
     try:
-        workshop.make_runs()
         assert main(["embed", "runs/clip", "captions.csv", "--out", "made.lance"]) == 0
         yield place
     finally:

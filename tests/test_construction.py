@@ -91,6 +91,7 @@ def test_plain_values_describe_and_rebuild() -> None:
         "frozen": False,
     }
     assert construct(Model, plain).given == construct(Model, arguments).given
+    assert complete(Model, {**arguments, "views": {"sizes": [8]}}) == plain  # as a recipe writes it
     assert list(plain) == list(inspect.signature(Model).parameters)
 
 

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,22 +31,9 @@ def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("workshop")
-    workshop.make_data(folder)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        workshop.make_runs()
-    finally:
-        os.chdir(before)
-    yield folder
-
-
 @pytest.fixture
-def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    workshop.copy(made, tmp_path / "work")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    workshop.copy(workshop.made(), tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
 

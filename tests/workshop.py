@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
+import os
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +50,25 @@ def make_data(folder: Path) -> None:
 
 
 def make_runs() -> None:
-    """runs/swav, runs/clip and runs/classifier, from the data in the current folder."""
+    """runs/swav, clip, esimcse and classifier, from the data in the current folder."""
     counterpoint.train("swav", "photos/", out="runs/swav", recipe="tiny", quiet=True)
     counterpoint.train("clip", "captions.csv", out="runs/clip", recipe="tiny", quiet=True)
     counterpoint.fit("gda_clip", "labelled/", model="fixture:vit", out="runs/classifier", augmentations=1, quiet=True)
+
+
+@cache
+def made() -> Path:
+    """A folder with all of it, made once in a session, removed at its end; copy it before you write."""
+    folder = Path(tempfile.mkdtemp(prefix="counterpoint-workshop-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    make_data(folder)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        make_runs()
+    finally:
+        os.chdir(before)
+    return folder
 
 
 def copy(made: Path, folder: Path) -> Path:

@@ -60,22 +60,16 @@ def construct(cls: type[Built], arguments: Mapping[str, Any]) -> Built:
 
 
 def complete(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of `cls` as plain values, defaults filled in: what config.yaml keeps."""
-    values = {
-        name: arguments.get(name, parameter.default)
-        for name, parameter in _parameters(cls).items()
-        if name in arguments or parameter.default is not inspect.Parameter.empty
-    }
-    return {name: as_plain(value, f"{cls.__name__}.{name}") for name, value in values.items()}
-
-
-def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`extra` on top of `base`; a group of settings keeps what `extra` does not name."""
-    both = dict(base)
-    for name, value in extra.items():
-        old = both.get(name)
-        both[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return both
+    """All arguments of `cls` as plain values, defaults filled in at every depth: what config.yaml keeps."""
+    hints = _hints(cls)
+    values = {}
+    for name, parameter in _parameters(cls).items():
+        what = f"{cls.__name__}.{name}"
+        if name in arguments:
+            values[name] = as_plain(convert(arguments[name], hints.get(name, Any), what), what)
+        elif parameter.default is not inspect.Parameter.empty:
+            values[name] = as_plain(parameter.default, what)
+    return values
 
 
 def as_plain(value: Any, what: str) -> Any:

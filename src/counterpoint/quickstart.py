@@ -36,6 +36,8 @@ QUERIES = (
 """Written before any answer was seen; none of them is the name of a picture."""
 
 _CUTS = (1, 5, 10)
+_GALLERY = "emoji:test+validation"
+"""One picture of each held-out concept."""
 
 
 def quickstart(
@@ -75,7 +77,7 @@ def quickstart(
     flags = evaluate(run.path, "emoji:flags", protocols=["retrieval"], seed=seed, out=run.path / "flags.json")
     console.print(_scores_table(before, after))
     console.print(_flags_line(flags))
-    table = embed(run.path, "emoji:test-variants", out=run.path / "pictures.lance")
+    table = embed(run.path, _GALLERY, out=run.path / "pictures.lance")
     page = report(run.path, data="emoji:test", queries=QUERIES)
     _answers_figure(table, run.path / "answers.png")
     _say_what_next(console, run.path, page, time.monotonic() - began)
@@ -142,7 +144,7 @@ def _answers_figure(table: Path, path: Path) -> None:
         found = search(table, query, top=8)
         pictures = [Image.open(BytesIO(row["thumbnail"])) for row in found]
         lines.append((query, [(picture, row["text"]) for picture, row in zip(pictures, found, strict=True)]))
-    rows = len(open_rows("emoji:test-variants"))
+    rows = len(open_rows(_GALLERY))
     picture_grid(lines, title=f"Five texts, answered among {rows} pictures of concepts never seen", path=path)
 
 

@@ -176,7 +176,9 @@ def versions() -> dict[str, str]:
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write config.yaml atomically, with the format number and versions."""
     content = {"format": FORMAT, **config, "versions": versions()}
-    storage.write_text(path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    storage.write_text(
+        path / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    )
 
 
 def save_facts(path: Path, facts: Mapping[str, Any]) -> None:

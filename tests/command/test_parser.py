@@ -92,7 +92,7 @@ def test_places_are_text_whatever_they_look_like(parser: CommandParser) -> None:
         (["a", "--betas", "0.9"], "--betas takes number,number, got '0.9'"),
         (["a", "--sizes", "big"], "--sizes takes whole number,..., got 'big'"),
         (["a", "--kind", "phrase"], "--kind takes word, bpe, got 'phrase'"),
-        (["a", "--columns", "image"], "--columns takes name=value,..., got 'image'"),
+        (["a", "--columns", "image"], "--columns takes name=value,... or none, got 'image'"),
         (["a", "--resume=perhaps"], "--resume takes true or false, got 'perhaps'"),
         (["a", "-r", "3"], "there is no option -r: option names start with two dashes"),
         (["a", "--zzzz"], "there is no option --zzzz (see"),

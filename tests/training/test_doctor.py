@@ -58,6 +58,12 @@ def test_a_diverging_loss(tmp_path: Path) -> None:
     assert findings[0].kind == "diverging" and "lowest 1" in findings[0].message
 
 
+def test_a_run_too_short_to_beat_guessing(tmp_path: Path) -> None:
+    records = [line(2, guess=2.3, guessed_loss=4.8), line(4, guess=2.3, guessed_loss=3.5)]
+    kinds = [(finding.kind, finding.severity) for finding in diagnose(written(tmp_path / "run", records))]
+    assert ("above_guess", "note") in kinds
+
+
 def test_an_unfinished_run_and_one_without_figures(tmp_path: Path) -> None:
     assert diagnose(written(tmp_path / "a", [line(10)]))[-1].kind == "unfinished"
     assert [finding.kind for finding in diagnose(written(tmp_path / "b", []))] == ["no_figures"]

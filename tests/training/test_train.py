@@ -87,10 +87,12 @@ train(build(QueueToy, dropout=0.3), make_rows(), out=sys.argv[1], overrides=over
 
 
 def test_the_hash_seed_changes_nothing(tmp_path: Path) -> None:
+    started = []
     for seed in ("1", "2"):
-        command = [sys.executable, "-c", HASHED, str(tmp_path / seed)]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True, capture_output=True)
+        command = [sys.executable, "-c", HASHED, str(tmp_path / seed)]
+        started.append(subprocess.Popen(command, cwd=Path(__file__).parent, env=environment))
+    assert [process.wait() for process in started] == [0, 0]
     assert same_end(tmp_path / "1", tmp_path / "2")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["print_json"]
 
@@ -49,7 +50,8 @@ def print_json(result: Any) -> None:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequence[str] = ()) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    # a Text, for brackets in people's words are no markup
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
@@ -58,8 +60,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], nu
 
 
 def _cell(value: Any) -> Any:
-    from rich.text import Text  # keeps brackets in people's texts from being read as markup
-
     if value is None:
         return Text("")
     return Text(f"{value:.4f}" if isinstance(value, float) else str(value))
@@ -133,7 +133,8 @@ def show_answers(result: Sequence[Mapping[str, Any]], values: Values) -> None:
     if not result:
         print("nothing was found")
         return
-    wanted = [name for name in ("text", "label", "path") if any(row.get(name) is not None for row in result)]
+    wanted = [name for name in ("text", "label") if any(row.get(name) is not None for row in result)]
+    wanted = wanted or [name for name in ("path",) if any(row.get(name) is not None for row in result)]
     rows = [
         (rank, float(row["score"]), row["id"], *(_shortened(row.get(name)) for name in wanted))
         for rank, row in enumerate(result, 1)

@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from counterpoint.reporting.style import inline_svg
+from counterpoint.reporting.style import inline_svg, printable
 from counterpoint.storage import write_text
 
 __all__ = ["Html", "Page", "code", "details", "escape", "findings", "paragraph", "picture", "table", "tiles"]
@@ -31,8 +31,7 @@ def escape(value: Any) -> Html:
     """Any value as HTML; `Html` stays as it is. Control characters, which no page may hold, become a box."""
     if isinstance(value, Html):
         return value
-    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(value))
-    return Html(html.escape(text, quote=True))
+    return Html(html.escape(printable(str(value)), quote=True))
 
 
 def paragraph(text: Any, kind: str = "") -> Html:

@@ -116,8 +116,8 @@ def _add_pictures(
         words = f"No pictures: the run's data are not to be had here ({error}). Name others with --data."
         page.section("Pictures", paragraph(words, "note"))
         return
-    system = load(run)
     try:
+        system = load(run)
         taken = take_sample(system, rows, sample, seed)
     except (ValueError, NotImplementedError) as error:
         if data is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import textwrap
@@ -25,6 +26,7 @@ __all__ = [
     "finish",
     "inline_svg",
     "new_figure",
+    "printable",
     "save_figure",
     "shortened",
     "styled",
@@ -135,15 +137,20 @@ def finish(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
+def printable(text: str) -> str:
+    """Text without control characters and halves of characters, which no page and no figure may hold."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def shortened(text: str, most: int) -> str:
     """One line of at most so many characters, with nothing in it that matplotlib takes for mathematics."""
-    text = " ".join(str(text).split())
+    text = " ".join(printable(str(text)).split())
     return (text if len(text) <= most else text[: most - 1] + "…").replace("$", r"\$")
 
 
 def wrapped(text: str, width: int) -> str:
     """Lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(str(text).replace("$", r"\$"), width)) or " "
+    return "\n".join(textwrap.wrap(printable(str(text)).replace("$", r"\$"), width)) or " "
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:
@@ -164,5 +171,5 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
         text = text.replace(colour, replacement)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
-    quoted = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    quoted = html.escape(printable(label), quote=True)
     return text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1)

@@ -22,7 +22,8 @@ class Finding:
     """One thing the doctor found.
 
     Attributes:
-        kind: "healthy", one of the health monitor's kinds, "skipped", "unfinished", "diverging" or "no_figures".
+        kind: "healthy", one of the health monitor's kinds, "above_guess", "diverging", "skipped", "unfinished" or
+            "no_figures".
         severity: "ok", "note" or "problem".
         message: what was seen, with numbers.
         remedy: what usually helps; empty when nothing needs to be done.
@@ -58,6 +59,8 @@ def diagnose(run: str | Path | Run) -> list[Finding]:
     if not records:
         return [Finding("no_figures", "problem", "the run ended before its first log line.", "Lower log_every.")]
     findings = _warned(records) + _diverging(records) + _skipped(run) + _unfinished(run, records)
+    if not any(finding.kind == "guess" for finding in findings):
+        findings += _above_guess(records)
     findings.sort(key=lambda finding: ("problem", "note", "ok").index(finding.severity))
     if any(finding.severity == "problem" for finding in findings):
         return findings
@@ -123,6 +126,16 @@ def _diverging(records: Sequence[dict[str, Any]]) -> list[Finding]:
     message = f"the loss ends at {last:.4g}, far above its lowest {best:.4g}."
     remedy = "Usual remedies: a lower learning rate, a longer warm-up, clip_gradient=1."
     return [Finding("diverging", "problem", message, remedy)]
+
+
+def _above_guess(records: Sequence[dict[str, Any]]) -> list[Finding]:
+    """A run that ends no better than a guesser although the monitor had no reason, or no time, to warn."""
+    last = records[-1]
+    if not last.get("guess") or last.get("guessed_loss") is None or last["guessed_loss"] < last["guess"]:
+        return []
+    message = f"the loss ends at {last['guessed_loss']:.3f}, no better than guessing ({last['guess']:.3f})."
+    remedy = "Usual remedies: train longer when the loss still falls; otherwise a learning rate 3x to 10x higher."
+    return [Finding("above_guess", "note", message, remedy)]
 
 
 def _skipped(run: Run) -> list[Finding]:
