@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from counterpoint.construction import as_plain, check_names, complete, construct
+from counterpoint.construction import as_plain, check_names, complete, construct, merged
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,13 @@ def test_plain_values_describe_and_rebuild() -> None:
     assert construct(Model, plain).given == construct(Model, arguments).given
     assert complete(Model, {**arguments, "views": {"sizes": [8]}}) == plain  # as a recipe writes it
     assert list(plain) == list(inspect.signature(Model).parameters)
+
+
+def test_overrides_reach_into_groups() -> None:
+    base = {"views": {"sizes": [224], "scale": [0.1, 1.0]}, "layers": 2}
+    both = merged(base, {"views": {"sizes": [96]}, "encoder": "a"})
+    assert both == {"views": {"sizes": [96], "scale": [0.1, 1.0]}, "layers": 2, "encoder": "a"}
+    assert base == {"views": {"sizes": [224], "scale": [0.1, 1.0]}, "layers": 2}
 
 
 def test_only_plain_values_are_kept() -> None:

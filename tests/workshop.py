@@ -53,6 +53,7 @@ def make_runs() -> None:
     """runs/swav, clip, esimcse and classifier, from the data in the current folder."""
     counterpoint.train("swav", "photos/", out="runs/swav", recipe="tiny", quiet=True)
     counterpoint.train("clip", "captions.csv", out="runs/clip", recipe="tiny", quiet=True)
+    counterpoint.train("esimcse", "sentences.txt", out="runs/esimcse", recipe="tiny", quiet=True)
     counterpoint.fit("gda_clip", "labelled/", model="fixture:vit", out="runs/classifier", augmentations=1, quiet=True)
 
 

@@ -72,6 +72,15 @@ def complete(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`extra` on top of `base`; a group of settings keeps what `extra` does not name."""
+    both = dict(base)
+    for name, value in extra.items():
+        old = both.get(name)
+        both[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
 def as_plain(value: Any, what: str) -> Any:
     """A value made of mappings, lists, text, numbers, booleans and None.
 

@@ -12,7 +12,7 @@ import transformers
 
 import counterpoint
 import workshop
-from counterpoint.encoders.text import pool
+from counterpoint.encoders.text import TextEncoder, pool
 from counterpoint.export.export import export, list_formats
 from counterpoint.export.formats import sentence_transformers as layout
 from counterpoint.export.source import SENTENCES, open_source
@@ -25,7 +25,7 @@ FORMATS = {
     "classifier": {"safetensors", "open_clip", "onnx"},
     "hub": {"safetensors", "transformers", "onnx"},
 }
-"""What each kind of run can be written as: a timm network, a BERT, a pair of both, an open_clip and a transformers CLIP."""
+"""What each kind of run can be written as: a timm network, a BERT, both, an open_clip and a transformers CLIP."""
 TOWERS = {"swav": {"image"}, "esimcse": {"text"}, "clip": {"image", "text"}}
 ONE_TOWER = {("clip", "timm"): {"image"}, ("clip", "sentence-transformers"): {"text"}}
 CASES = [(run, format) for run, formats in FORMATS.items() for format in sorted(formats)]
@@ -40,17 +40,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_hub_run() -> None:
     """A run whose encoder is a (tiny, fresh) CLIP in transformers' own format."""
-    source = Path(layout.__file__).parents[2] / "encoders"
-    assert source.is_dir()
-    torch.manual_seed(0)
     text = {"vocab_size": 30522, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "max_position_embeddings": 16, "eos_token_id": 102, "bos_token_id": 101}
     picture = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     picture |= {"image_size": 32, "patch_size": 16}
     config = transformers.CLIPConfig(text_config=text, vision_config=picture, projection_dim=8)
     transformers.CLIPModel(config).save_pretrained("tiny-clip", safe_serialization=True)
-    from counterpoint.encoders.text import TextEncoder
-
     TextEncoder("bert:1x16x2").tokenizer.save_pretrained("tiny-clip")
     overrides = {"steps": 1, "batch": 8}
     counterpoint.train(

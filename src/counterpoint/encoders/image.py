@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from counterpoint.encoders.weights import load_weights, read_safetensors
 __all__ = ["ImageEncoder"]
 
 _SCHEMES = ("timm", "run")
-_OPTIONS = ("size",)
+_OPTIONS = ("size", "stride")
 
 
 class ImageEncoder(Encoder):
@@ -29,12 +30,14 @@ class ImageEncoder(Encoder):
     Args:
         name: `resnet18` (fresh weights), `timm:resnet18.a1_in1k` (pretrained, from the hub or its cache),
             `run:PATH` (the image encoder of a counterpoint run), or a folder in timm's hub format (config.json,
-            model.safetensors). `?size=64` sets the side of the input in pixels.
+            model.safetensors). `?size=64` sets the side of the input in pixels, `?stride=8` the pixels
+            a cell of a convolutional network's `maps` spans (by dilation; 32 in most).
         trainable: "all", "none", "last:N" blocks, "head", or parameter-name prefixes.
 
     Attributes:
         dim: length of the pooled vector.
         size: side of the input in pixels.
+        stride: pixels a cell spans, where the name says so; else None.
         mean, std: per-channel normalisation of inputs in [0, 1].
 
     Raises:
@@ -50,17 +53,18 @@ class ImageEncoder(Encoder):
         asset = assets.find(self.kind, name)
         if asset is not None:
             config = asset.config
-            self.model = _create(config["architecture"], config["size"])
+            self.model = _create(config["architecture"], config["size"], **_dilated(config))
         else:
             parsed = parse_name(name, _SCHEMES, _OPTIONS)
             if parsed.scheme == "run":
                 found = assets.of_run(parsed.rest, self.kind)
                 config, weights = found.config, assets.run_weights(parsed.rest, found)
-                self.model = _create(config["architecture"], config["size"])
+                self.model = _create(config["architecture"], config["size"], **_dilated(config))
             else:
                 self.model, config = _from_timm(parsed)
         self.architecture: str = config["architecture"]
         self.size: int = config["size"]
+        self.stride: int | None = config.get("stride")
         self.mean = _triple(config["mean"])
         self.std = _triple(config["std"])
         self.dim: int = getattr(self.model, "head_hidden_size", None) or self.model.num_features
@@ -131,6 +135,7 @@ class ImageEncoder(Encoder):
             "size": self.size,
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"stride": self.stride} if self.stride is not None else {}),
         }
 
 
@@ -144,7 +149,20 @@ def _create(architecture: str, size: int | None, **arguments: Any) -> Any:
     default = timm.get_pretrained_cfg(architecture)
     if size is not None and default is not None and size != default.input_size[-1] and default.fixed_input_size:
         arguments["img_size"] = size
-    return timm.create_model(architecture, num_classes=0, **arguments)
+    try:
+        return timm.create_model(architecture, num_classes=0, **arguments)
+    except (TypeError, AssertionError) as error:
+        if "output_stride" not in arguments:
+            raise
+        raise ValueError(
+            f"{architecture!r} cannot have stride={arguments['output_stride']}: "
+            "convolutional networks that can be dilated take 8, 16 or 32; leave the option out"
+        ) from error
+
+
+def _dilated(config: Mapping[str, Any]) -> dict[str, int]:
+    """timm's argument for the stride that was asked for."""
+    return {"output_stride": config["stride"]} if config.get("stride") is not None else {}
 
 
 def _from_timm(name: ModelName) -> tuple[Any, dict[str, Any]]:
@@ -161,14 +179,15 @@ def _from_timm(name: ModelName) -> tuple[Any, dict[str, Any]]:
         architecture = name.rest
         if not timm.is_model(architecture):
             raise unknown_model("timm architecture", architecture, timm.list_models())
-    size = name.whole("size", 0) if "size" in name.options else None
-    model = _create(architecture, size, **arguments)
+    size, stride = (name.whole(option, 0) if option in name.options else None for option in _OPTIONS)
+    model = _create(architecture, size, **arguments, **_dilated({"stride": stride}))
     preset = model.pretrained_cfg
     config = {
         "architecture": architecture,
         "size": size or int(preset["input_size"][-1]),
         "mean": preset["mean"],
         "std": preset["std"],
+        "stride": stride,
     }
     return model, config
 

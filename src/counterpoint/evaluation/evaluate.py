@@ -37,8 +37,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model with every protocol that the data allow.
 
-    A `label` column allows kNN, linear probe, few-shot and, for image-text models, zero-shot; `image` and
-    `text` allow retrieval both ways; `query` and `positive` passage retrieval; `text`, `other` and `score`
+    A `label` column allows kNN, linear probe, few-shot and, for image-text models, zero-shot; `target` regression;
+    `image` and `text` allow retrieval both ways; `query` and `positive` passage retrieval; `text`, `other` and `score`
     STS; anything geometry.
 
     Args:
@@ -47,7 +47,7 @@ def evaluate(
             that the run was trained on.
         protocols: names, or name -> settings; None runs all that apply. One asked for by name that does not
             apply is an error.
-        train_data: labelled rows that kNN and the linear probe learn from. Without it: the train split of a
+        train_data: labelled rows that kNN and the probes learn from. Without it: the train split of a
             built-in set, else four fifths of the given rows (then only the other fifth is scored).
         seed: of every draw.
         out: JSON file for the record; for a run the default is its evaluation.json.
@@ -150,21 +150,22 @@ def _open_scored(data: Any, columns: Mapping[str, str] | None) -> tuple[Rows, st
 
 
 def _open_train(data: Any, train_data: Any, rows: Rows, columns: Mapping[str, str] | None) -> tuple[Rows | None, str]:
-    """Labelled rows to learn from, and where they come from; (None, "") when there are none of their own."""
+    """Rows to learn from that have a label (a target), and where they come from; (None, "") when there are none."""
+    answer = "target" if "target" in rows.columns and "label" not in rows.columns else "label"
     if train_data is not None:
         found = open_rows(train_data, columns=columns)
-        if "label" not in found.columns:
+        if answer not in found.columns:
             raise ValueError(
-                f"train_data {found.name} has no column 'label'; found {', '.join(found.columns) or 'none'}"
+                f"train_data {found.name} has no column {answer!r}; found {', '.join(found.columns) or 'none'}"
             )
         return found, f"train_data {found.name}"
     name, _, split = rows.name.partition(":")
-    if "label" not in rows.columns or name not in list_builtins() or split == "train":
+    if answer not in rows.columns or name not in list_builtins() or split.startswith("train"):
         return None, ""
     if "train" not in builtin_module(name).SPLITS or not isinstance(data, str):
         return None, ""
     found = open_rows(name, columns=columns, split="train")
-    return (found, f"{name}, split train") if "label" in found.columns else (None, "")
+    return (found, f"{name}, split train") if answer in found.columns else (None, "")
 
 
 def _describe(rows: Rows, split: str | None) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from counterpoint.evaluation.checks import check_features
+from counterpoint.evaluation.transport import standardise, transport_prototypes
 
-__all__ = ["FewShotResult", "few_shot_accuracy"]
+__all__ = ["FewShotMethod", "FewShotResult", "few_shot_accuracy"]
+
+FewShotMethod = Literal["centroid", "logistic", "prototype", "transport"]
 
 
 class FewShotResult(NamedTuple):
@@ -28,13 +32,15 @@ def few_shot_accuracy(
     shots: int = 1,
     queries: int = 15,
     episodes: int = 600,
-    method: Literal["centroid", "logistic"] = "centroid",
+    method: FewShotMethod = "centroid",
     seed: int = 0,
 ) -> FewShotResult:
     """Accuracy over episodes: draw `ways` classes, `shots` labelled rows of each, classify `queries` others.
 
     Vectors are normalised. "centroid" takes the class with the nearest mean (Snell et al. 2017, eq. 1-2,
-    Euclidean); "logistic" fits a multinomial logistic regression to the shots.
+    Euclidean); "logistic" fits a multinomial logistic regression to the shots. BECLR's two (arXiv 2402.02444) take
+    standardised vectors instead: "prototype" fits a logistic regression to the mean of each class, "transport"
+    first moves these means onto the queries of the episode, all together (OpTA).
 
     Args:
         features: (N, D).
@@ -58,10 +64,13 @@ def few_shot_accuracy(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    if method not in ("centroid", "logistic"):
-        raise ValueError(f"method must be 'centroid' or 'logistic', got {method!r}")
+    if method not in get_args(FewShotMethod):
+        raise ValueError(f"method must be {' or '.join(map(repr, get_args(FewShotMethod)))}, got {method!r}")
     values = features.double().cpu().numpy()
-    values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    if method in ("prototype", "transport"):
+        values = standardise(features.double().cpu()).numpy()
+    else:
+        values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     classes = labels.cpu().numpy()
     members = [np.flatnonzero(classes == label) for label in np.unique(classes)]
     members = [rows for rows in members if len(rows) > shots]
@@ -91,12 +100,23 @@ def _episode(
         asked.append(values[drawn[shots:]])
         answers += [way] * len(asked[-1])
     x = np.concatenate(asked)  # (Q, D)
+    centroids = np.stack([rows.mean(axis=0) for rows in support])  # (ways, D)
     if method == "centroid":
-        centroids = np.stack([rows.mean(axis=0) for rows in support])  # (ways, D)
         predicted = ((x[:, None] - centroids[None]) ** 2).sum(axis=2).argmin(axis=1)
+    elif method == "logistic":
+        predicted = _logistic(np.concatenate(support), np.repeat(np.arange(ways), shots), x)
     else:
-        from sklearn.linear_model import LogisticRegression
-
-        model = LogisticRegression(max_iter=1000)
-        predicted = model.fit(np.concatenate(support), np.repeat(np.arange(ways), shots)).predict(x)
+        if method == "transport":
+            passes, ratio = (5, 1.0) if shots == 1 else (1, 0.7)
+            moved = transport_prototypes(
+                torch.from_numpy(centroids), torch.from_numpy(x), passes=passes, ratio=ratio
+            )
+            centroids = moved.numpy()
+        predicted = _logistic(centroids, np.arange(ways), x)
     return float((predicted == np.array(answers)).mean())
+
+
+def _logistic(rows: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=1000).fit(rows, labels).predict(asked)

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from counterpoint import storage
 from counterpoint.evaluation.embedding import DEFAULT_SPACE, embed_all, inference
+from counterpoint.evaluation.samples import MissingColumn
 from counterpoint.export.source import Encode, Source, open_source
 from counterpoint.run import Run
 
@@ -148,7 +149,10 @@ def _notes(source: Source) -> list[str]:
         if name == "image":
             found = source.system.embed({"image": tower.inputs["images"].to(source.system.device)})
         else:
-            found = embed_all(source.system, rows, columns=("text",))[1]
+            try:
+                found = embed_all(source.system, rows, columns=("text",))[1]
+            except MissingColumn:  # a classifier of pictures: its text tower named the classes, no more
+                continue
         vectors = found if isinstance(found, Tensor) else found.get(name, found.get(DEFAULT_SPACE))
         own = tower.encode(tower.inputs).float()
         if vectors is None or vectors.shape != own.shape or not _parallel(vectors.float(), own):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from counterpoint import storage
-from counterpoint.construction import check_names, complete, construct
+from counterpoint.construction import check_names, complete, construct, merged
 from counterpoint.data import Rows
 from counterpoint.encoders import assets
 from counterpoint.encoders.clip import ClipEncoder
@@ -89,7 +89,7 @@ def fit(
     base, plan = _plan(estimator, data, recipe, {**given, "templates": templates, "classes": classes}, quiet)
     data = base.data if data is None else data
     columns = {**base.columns, **(columns or {})}
-    chosen, described = _estimator(estimator, {**base.system, **(arguments or {})})
+    chosen, described = _estimator(estimator, merged(base.system, arguments or {}))
     rows = _check(open_data(data, columns), plan.model)
     rows = _draw_shots(rows, plan.shots, seed) if "label" in rows.columns and plan.shots else rows
     seed_everything(seed, "weights")

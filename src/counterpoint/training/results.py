@@ -102,13 +102,13 @@ def summed(shares: Sequence[Combined], kept: Sequence[Features], rows: int) -> S
     first = shares[0]
     names = sorted(first.parts)
     columns = [
-        torch.stack([share.loss, *(share.parts[name] for name in names)]).float()  # (1 + terms,)
+        torch.stack([share.loss, *(share.parts[name] for name in names)]).double()  # (1 + terms,)
         for share in shares
     ]
     guessed = [share.guessed for share in shares if share.guessed is not None]
     total = torch.stack(columns).sum(dim=0)
     if guessed:
-        total = torch.cat([total, torch.stack(guessed).float().sum().reshape(1)])
+        total = torch.cat([total, torch.stack(guessed).double().sum().reshape(1)])
     total = reduce_sum(total)
     features = _joined(kept)
     return StepResult(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint import sealing, storage
-from counterpoint.construction import complete
+from counterpoint.construction import complete, merged
 from counterpoint.data import Rows
 from counterpoint.distributed import (
     barrier,
@@ -78,14 +78,15 @@ def train(
     barrier()  # every process has looked at `out` before process 0 writes into it
     base, why = (_of_run(old), "") if old is not None else _of_recipe(system, recipe)
     _say(why, quiet=quiet)
+    own_data = data is not None and old is None  # what a recipe says of its own data is not true of others
     base = dataclasses.replace(
         base,
         data=base.data if data is None else data,
-        columns={**base.columns, **(columns or {})},
-        system={**base.system, **(arguments or {})},
+        columns={**({} if own_data else base.columns), **(columns or {})},
+        system=merged(base.system, arguments or {}),
         training=merge_settings(dataclasses.asdict(settings) if settings else base.training, overrides),
     )
-    job = _plan(system, base, quiet=quiet)
+    job = _plan(system, base, group_is_asked_for=not own_data or "group" in (overrides or {}), quiet=quiet)
     return _carry_out(job, path, old, quiet=quiet)
 
 
@@ -99,10 +100,13 @@ class _Job:
     config: dict[str, Any]
 
 
-def _plan(system: str | System, base: Recipe, *, quiet: bool) -> _Job:
+def _plan(system: str | System, base: Recipe, *, group_is_asked_for: bool, quiet: bool) -> _Job:
     """Settings checked, data opened, system built, and the content of config.yaml."""
     settings = TrainingSettings.build(base.training)
     rows = open_data(base.data, base.columns)
+    if settings.group is not None and settings.group not in rows.columns and not group_is_asked_for:
+        _say(f"{rows.name} has no column {settings.group!r}: batches are drawn without groups", quiet=quiet)
+        settings = dataclasses.replace(settings, group=None)
     claim_device(settings.device)
     settings = _fit_batch(settings, rows, system, quiet=quiet)
     seed_everything(settings.seed, "weights")

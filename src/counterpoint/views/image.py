@@ -132,6 +132,16 @@ class _Distortion:
     def _crops(self, row: Row, rng: np.random.Generator, plan: list[tuple[int, Range]]) -> list[Tensor]:
         """Cut every (size, scale) of the plan out of the row's picture, each distorted: (3, size, size)."""
         drawn = rng.random((len(plan), _BOX + 14))
+        picture, boxes = self._placed(row, plan, drawn)
+        return [
+            self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), numbers[_BOX:])
+            for (size, _), box, numbers in zip(plan, boxes, drawn, strict=True)
+        ]
+
+    def _placed(
+        self, row: Row, plan: list[tuple[int, Range]], drawn: np.ndarray
+    ) -> tuple[Tensor, list[pixels.Box]]:
+        """Picture (3, H, W) uint8 and where in it every (size, scale) of the plan lies, from (len(plan), >= 22)."""
         # A large JPEG is decoded at a fraction of its size that still has a pixel for each that is wanted: for the
         # shapes drawn first, and again in the rare case that a later, smaller one had to be taken.
         wanted = max(
@@ -141,10 +151,7 @@ class _Distortion:
         picture, boxes, needed = self._decoded(row, math.ceil(wanted), plan, drawn)
         if needed > min(picture.shape[1:]) >= wanted:
             picture, boxes, _ = self._decoded(row, math.ceil(needed), plan, drawn)
-        return [
-            self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), numbers[_BOX:])
-            for (size, _), box, numbers in zip(plan, boxes, drawn, strict=True)
-        ]
+        return picture, boxes
 
     def _decoded(
         self, row: Row, side: int, plan: list[tuple[int, Range]], drawn: np.ndarray

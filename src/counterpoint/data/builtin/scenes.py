@@ -1,9 +1,9 @@
 """Real pictures composed into scenes whose captions say what lies on which colour: 5,000 scenes of emoji.
 
-Two emoji lie on coloured tiles of a 3 x 3 grid (48 x 48 pixels, 16 a tile, the rest white), each a little off
+Three emoji lie on coloured tiles of a 2 x 2 grid (32 x 32 pixels, 16 a tile; the fourth is white), each a little off
 the middle of its tile. Columns:
-    image, text: "a dog on red and a key on blue", the objects in random order.
-    distractors: the same caption with the colours dealt to the objects in every other way (here one caption).
+    image, text: "a dog on red, a fish on blue and a house on green", the objects in random order.
+    distractors: the same caption with the colours dealt to the objects in the five other ways.
     words, boxes: the nouns, and for each its tile as (left, top, right, bottom) in [0, 1].
     group: what the caption means, whatever its order. Put `group="group"` into the loader so that no scene is the
         negative of its own caption.
@@ -36,9 +36,9 @@ LICENCE = emoji.LICENCE
 
 NOUNS = ("bicycle", "dog", "fish", "house", "umbrella")
 COLOURS = {"red": (226, 74, 60), "yellow": (245, 205, 60), "green": (90, 180, 95), "blue": (70, 120, 215)}
-GRID, TILE, PICTURE = 3, 16, 13  # tiles a side; pixels a tile and an emoji
+GRID, TILE, PICTURE = 2, 16, 13  # tiles a side; pixels a tile and an emoji
 COUNT = 5000
-OBJECTS = 2
+OBJECTS = 3
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.binary()), ("text", pa.string())]
@@ -51,7 +51,7 @@ def rows(split: str) -> Rows:
     """The rows of a split; see the module's docstring."""
     versions = "-".join(find_package(package).version for package in NEEDS)
     everything = Rows(
-        made_once(f"scenes-{OBJECTS}x{len(NOUNS)}-{COUNT}-{versions}", _SCHEMA, _compose), name=f"scenes:{split}"
+        made_once(f"scenes-{OBJECTS}-{GRID}x{GRID}-{COUNT}-{versions}", _SCHEMA, _compose), name=f"scenes:{split}"
     )
     if split == "all":
         return everything

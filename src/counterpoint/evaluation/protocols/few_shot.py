@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from counterpoint.evaluation.few_shot import few_shot_accuracy
+from counterpoint.evaluation.few_shot import FewShotMethod, few_shot_accuracy
 from counterpoint.evaluation.protocol import Measured, NotApplicable, Protocol
 from counterpoint.evaluation.task import Task
 
@@ -22,7 +22,7 @@ class FewShot(Protocol):
             out.
         queries: rows a class that are classified.
         episodes: how many.
-        method: "centroid" or "logistic".
+        method: "centroid", "logistic", "prototype" or "transport"; see `few_shot_accuracy`.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("label",)
@@ -31,7 +31,7 @@ class FewShot(Protocol):
     shots: tuple[int, ...] = (1, 5)
     queries: int = 15
     episodes: int = 600
-    method: Literal["centroid", "logistic"] = "centroid"
+    method: FewShotMethod = "centroid"
 
     def run(self, task: Task) -> Measured:
         """Accuracy and the half width of its 95 % interval for each number of shots."""

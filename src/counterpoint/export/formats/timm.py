@@ -64,6 +64,8 @@ def write(source: Source, folder: Path) -> None:
     default = timm.get_pretrained_cfg(encoder.architecture)
     if default is not None and default.fixed_input_size and encoder.size != default.input_size[-1]:
         config["model_args"] = {"img_size": encoder.size}
+    if encoder.stride is not None:
+        config["model_args"] = {"output_stride": encoder.stride}
     write_json(folder / "config.json", config)
     write_tensors(folder / "model.safetensors", model.state_dict())
 

@@ -1,0 +1,270 @@
+"""What temperature does to a contrastive loss: whom it punishes, and the uniformity-tolerance dilemma that follows."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, normalize
+
+from counterpoint import geometry
+from counterpoint.encoders.image import ImageEncoder
+from counterpoint.losses import info_nce
+from counterpoint.memory import MomentumEncoder, Queue
+from counterpoint.system import Batch, Features, System
+from counterpoint.views.image import Resize, TwoViews
+
+if TYPE_CHECKING:
+    from counterpoint.data import Rows
+
+__all__ = [
+    "ContrastiveLossBehaviour",
+    "candidate_probability",
+    "contrastive_loss",
+    "hardest",
+    "kept_count",
+    "large_temperature_limit",
+    "penalty_entropy",
+    "relative_penalty",
+    "similarities",
+    "similarity_gradients",
+    "simple_loss",
+    "small_temperature_limit",
+    "tolerance_all_pairs",
+]
+
+
+def contrastive_loss(positive: Tensor, negative: Tensor, *, temperature: float, kept: Tensor | None = None) -> Tensor:
+    """Per anchor, from similarities: -log(e^(s_ii / t) / (e^(s_ii / t) + sum_k e^(s_ik / t))) (eq. 1 and 10).
+
+    Args:
+        positive: (N,).
+        negative: (N, M).
+        temperature: above 0.
+        kept: (N, M) mask of the negatives that count; with that of `hardest` it is the hard contrastive loss.
+
+    Returns:
+        (N,), 0 for an anchor without negatives. Computed in log-space: no temperature overflows.
+    """
+    logits = negative / _above_zero(temperature)  # (N, M)
+    if kept is not None:
+        logits = logits.masked_fill(~kept, -torch.inf)
+    return -logsigmoid(positive / temperature - logits.logsumexp(dim=1))
+
+
+def simple_loss(
+    positive: Tensor, negative: Tensor, *, weight: float | None = None, kept: Tensor | None = None
+) -> Tensor:
+    """Per anchor: -s_ii + weight * sum_k s_ik, all kept negatives alike (eq. 2, hard: eq. 11).
+
+    Args:
+        positive: (N,).
+        negative: (N, M).
+        weight: of the sum; one over the negatives that are kept by default, the limit of a large temperature.
+        kept: (N, M) mask of the negatives that count.
+    """
+    counted = torch.ones_like(negative) if kept is None else kept.to(negative)
+    total = (negative * counted).sum(dim=1)  # (N,)
+    return total * weight - positive if weight is not None else total / counted.sum(dim=1).clamp(min=1) - positive
+
+
+def kept_count(negatives: int, alpha: float) -> int:
+    """How many of an anchor's negatives a share of `alpha` in (0, 1] is: rounded, one at least."""
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha is the share of negatives that is kept, in (0, 1]; got {alpha}")
+    return min(negatives, max(1, math.floor(alpha * negatives + 0.5)))
+
+
+@torch.no_grad()
+def hardest(negative: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
+    """The informative interval [s_alpha, 1] of each anchor (section 3.4): its threshold (N,) and mask (N, M).
+
+    The threshold is the k-th largest of an anchor's negatives (N, M), k = `kept_count`; ties with it are kept.
+    Both are constants for the gradient; without any negatives the threshold is infinite.
+    """
+    if negative.shape[1] == 0:
+        return negative.new_full((len(negative),), torch.inf), negative.bool()
+    threshold = negative.topk(kept_count(negative.shape[1], alpha), dim=1).values[:, -1]
+    return threshold, negative >= threshold[:, None]
+
+
+def candidate_probability(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
+    """P (N, 1 + M), the positive first: the softmax over all candidates (eq. 3)."""
+    return torch.cat([positive[:, None], negative], dim=1).div(_above_zero(temperature)).softmax(dim=1)
+
+
+def similarity_gradients(positive: Tensor, negative: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """dL/ds_ii (N,) and dL/ds_ij (N, M) of the contrastive loss (eq. 4): they add up to zero in every row."""
+    pushed = candidate_probability(positive, negative, temperature=temperature)[:, 1:] / temperature  # (N, M)
+    return -pushed.sum(dim=1), pushed
+
+
+def relative_penalty(negative: Tensor, *, temperature: float) -> Tensor:
+    """r_ij (N, M): the share of an anchor's push that goes to each negative (eq. 5), without its positive."""
+    return (negative / _above_zero(temperature)).softmax(dim=1)
+
+
+def penalty_entropy(negative: Tensor, *, temperature: float) -> Tensor:
+    """Entropy (N,) of the relative penalties, in nats: grows with temperature, from 0 to ln M."""
+    logs = (negative / _above_zero(temperature)).log_softmax(dim=1)  # (N, M)
+    return -(logs.exp() * logs).sum(dim=1)
+
+
+def small_temperature_limit(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
+    """(N,), eq. 7: a triplet loss of margin 0 on the hardest negative, over the temperature."""
+    return (negative.amax(dim=1) - positive).clamp(min=0) / _above_zero(temperature)
+
+
+def large_temperature_limit(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
+    """(N,), eq. 8: the simple loss with weight 1 / M, scaled, plus ln(M + 1)."""
+    count = negative.shape[1]
+    share = count / ((count + 1) * _above_zero(temperature))
+    return share * simple_loss(positive, negative) + math.log(count + 1)
+
+
+def similarities(first: Tensor, second: Tensor, queue: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Positive (N,) and negative (N, N - 1 + Q) products of anchors (N, D) with keys (N, D) and a queue (Q, D).
+
+    In float32 at least. The whole matrix is held: memory N * (N + Q).
+    """
+    keys = second if queue is None else torch.cat([second, queue.to(second)])
+    with torch.autocast(first.device.type, enabled=False):
+        dtype = torch.promote_types(first.dtype, torch.float32)
+        products = first.to(dtype) @ keys.to(dtype).T  # (N, N + Q)
+    others = ~torch.eye(*products.shape, dtype=torch.bool, device=products.device)
+    return products.diagonal(), products[others].view(len(first), -1)
+
+
+def tolerance_all_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Tolerance as section 4.2 writes it, divided by all pairs: mean_{i != j} <x_i, x_j> [same label]."""
+    size = labels.unique(return_counts=True)[1]  # (classes,)
+    same, pairs = int((size * (size - 1)).sum()), len(labels) * (len(labels) - 1)
+    return geometry.tolerance(embeddings, labels) * (same / pairs)
+
+
+def _above_zero(temperature: float) -> float:
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    return temperature
+
+
+class ContrastiveLossBehaviour(System):
+    """Contrastive learning with the ordinary, hard, simple or hard simple loss at any temperature (2012.09740).
+
+    Args:
+        encoder: backbone, see `ImageEncoder`; what is kept after training.
+        view: how the two views of a picture are drawn.
+        hidden, dim: widths of the projection head.
+        objective: "contrastive", or "simple", which weighs all negatives alike.
+        temperature: of the contrastive objective: small ones spread rows, large ones tolerate neighbours.
+        alpha: share of the hardest negatives that count; 1 counts all. The negatives that are left should be many
+            more than the rows of one class: below 0.3 within a batch training may collapse; take a queue.
+        weight: lambda of the simple objective; one over the negatives that count by default.
+        symmetric: both views are anchors in turn; the paper's loss is one-sided.
+        queue: keys of earlier steps that are negatives too; 0 has neither queue nor momentum encoder.
+        momentum: of the encoder of the keys, when there is a queue.
+    """
+
+    paper = "Understanding the Behaviour of Contrastive Loss (arXiv 2012.09740)"
+
+    def __init__(
+        self,
+        encoder: str = "resnet18",
+        view: TwoViews = TwoViews(),  # noqa: B008 (frozen)
+        hidden: int = 512,
+        dim: int = 128,
+        objective: Literal["contrastive", "simple"] = "contrastive",
+        temperature: float = 0.2,
+        alpha: float = 1.0,
+        weight: float | None = None,
+        symmetric: bool = False,
+        queue: int = 0,
+        momentum: float = 0.99,
+    ) -> None:
+        super().__init__()
+        if symmetric and queue:
+            raise ValueError(f"symmetric=True has no keys for a queue, got queue={queue}: set one of them to 0 / False")
+        kept_count(1, alpha)
+        _above_zero(temperature)
+        self.encoder = ImageEncoder(encoder)
+        self.head = nn.Sequential(nn.Linear(self.encoder.dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        self.slow = MomentumEncoder(nn.Sequential(self.encoder, self.head), momentum) if queue else None
+        self.queue = Queue(queue, dim) if queue else None
+        self.view, self.objective, self.temperature = view, objective, temperature
+        self.alpha, self.weight, self.symmetric = alpha, weight, symmetric
+
+    def views(self) -> TwoViews:
+        """Two of each picture."""
+        return self.view
+
+    def preprocess(self) -> Resize:
+        """The whole picture at the size of the views."""
+        return Resize(self.view.size, self.view.mean, self.view.std)
+
+    def before_step(self) -> None:
+        """The encoder of the keys moves towards the weights before this step's update."""
+        if self.slow is not None:
+            self.slow.update(nn.Sequential(self.encoder, self.head))
+
+    def project(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, dim) unit rows: the embedding that the loss and the paper's measures see."""
+        return normalize(self.head(self.encoder(images)).float(), dim=1)
+
+    def encode(self, batch: Batch) -> Features:
+        """`first` and `second` (B, dim): anchors and keys, unit rows."""
+        if self.slow is not None:
+            return {"first": self.project(batch["first"]), "second": normalize(self.slow(batch["second"]), dim=1)}
+        first, second = self.project(torch.cat([batch["first"], batch["second"]])).chunk(2)
+        return {"first": first, "second": second}
+
+    def contrast(self, first: Tensor, second: Tensor) -> Tensor:
+        """The mean over anchors (N, D) of the chosen loss against keys (N, D) and the queue."""
+        queue = self.queue.rows() if self.queue is not None else None
+        if self.objective == "contrastive" and self.alpha == 1:  # the same value, in memory linear in N
+            return info_nce(first, second, negatives=queue, temperature=self.temperature)
+        positive, negative = similarities(first, second, queue)
+        kept = hardest(negative, alpha=self.alpha)[1] if self.alpha < 1 else None
+        if self.objective == "simple":
+            return simple_loss(positive, negative, weight=self.weight, kept=kept).mean()
+        return contrastive_loss(positive, negative, temperature=self.temperature, kept=kept).mean()
+
+    def loss(self, features: Features) -> dict[str, Any]:
+        """One-sided, or the mean of both sides."""
+        first, second = features["first"], features["second"]
+        loss = self.contrast(first, second)
+        return {"contrast": (loss + self.contrast(second, first)) / 2 if self.symmetric else loss}
+
+    def after_step(self, features: Features) -> None:
+        """The step's keys enter the queue."""
+        if self.queue is not None:
+            self.queue.push(features["second"])
+
+    def embed(self, batch: Batch) -> Tensor:
+        """(B, D) encoder output, without the head, not normalised."""
+        return self.encoder(batch["image"])
+
+    def pair(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Anchors and keys."""
+        return features["first"], features["second"]
+
+    def guess_level(self, rows: int) -> float:
+        """ln of the candidates that count; 0 for the simple objective."""
+        others = max(0, rows - 1) + (len(self.queue) if self.queue is not None else 0)
+        return math.log(1 + kept_count(others, self.alpha)) if self.objective == "contrastive" else 0.0
+
+    @torch.no_grad()
+    def _projected(self, rows: Rows) -> Tensor:
+        """(N, dim) unit rows on the CPU."""
+        prepare, parts = self.eval().preprocess(), range(0, len(rows), 256)
+        batches = (torch.stack([prepare(row)["image"] for row in rows[start : start + 256]]) for start in parts)
+        return torch.cat([self.project(batch.to(self.device)).cpu() for batch in batches])
+
+    def measure_uniformity(self, rows: Rows, *, seed: int = 0) -> float:
+        """Uniformity of the projections; lower is more uniform. The paper draws it with the other sign."""
+        return float(geometry.uniformity(self._projected(rows)))
+
+    def measure_tolerance(self, rows: Rows, *, seed: int = 0) -> float:
+        """Tolerance of the projections, over pairs of one label; higher means tighter classes."""
+        return float(geometry.tolerance(self._projected(rows), torch.tensor(rows.column("label"))))
