@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import workshop
 from counterpoint.cli import VERBS, main
@@ -75,7 +76,7 @@ def test_every_verb_runs_as_a_process(verb: str) -> None:
 
 def test_the_verbs_left_what_they_should() -> None:
     """After the processes above: a run with the sizes that were asked for, a table, answers, weights, a page."""
-    assert "- 24\n" in Path("runs/new/config.yaml").read_text()
+    assert yaml.safe_load(Path("runs/new/config.yaml").read_text())["system"]["arguments"]["crops"]["sizes"] == [24, 16]
     assert Path("new.lance").is_dir()
     assert len(Path("answers/predictions.jsonl").read_text().splitlines()) == 24
     assert json.loads(Path("exported/parity.json").read_text())["parity"]["image"]["max_difference"] < 1e-4
@@ -208,6 +209,15 @@ def test_a_wrong_column_names_those_found(capsys: pytest.CaptureFixture[str]) ->
     assert "needs the column 'image'" in err
     assert "text" in err
     assert not Path("runs/wrong").exists()
+
+
+def test_what_a_recipe_says_of_its_own_data_is_not_asked_of_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """CLIP's small recipe groups emoji by concept; a table of one's own has no such column."""
+    words = ["train", "clip", "captions.csv", "--recipe", "small", "--steps", "1", "--batch", "4", "--out", "runs/own"]
+    assert main(words) == 0
+    assert "captions.csv has no column 'group': batches are drawn without groups" in capsys.readouterr().err
+    assert main([*words[:-1], "runs/asked", "--group", "group"]) == 2
+    assert "group" in capsys.readouterr().err
 
 
 def test_closing_the_pipe_is_no_error() -> None:

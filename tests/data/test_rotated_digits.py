@@ -31,19 +31,18 @@ def test_targets_are_whole_degrees_spread_evenly() -> None:
 
 
 def test_pictures_are_the_digits_turned_by_the_target() -> None:
+    """SciPy turns them alike, to the rounding of a grey value; one degree more or less is seen. Inside a disc that
+    never leaves the picture: the two libraries treat its border differently."""
     digits = load_digits().images
+    y, x = np.mgrid[:16, :16] - 7.5
+    disc = np.hypot(x, y) < 7
     for row in open_rows("rotated-digits:test").select(range(0, 797, 80)):
-        pixels, digit = _pixels(row), digits[int(row["id"])]
-        assert pixels.shape == (16, 16)
-        assert np.array_equal(pixels, turned(digit, int(row["target"])))
-        upright = turned(digit, 0).astype(np.float64)
-        right, less, more = (
-            np.corrcoef(pixels.ravel(), ndimage.rotate(upright, row["target"] + off, reshape=False, order=1).ravel())[
-                0, 1
-            ]
-            for off in (0, -20, 20)
-        )
-        assert right > 0.97 and right > max(less, more) + 0.01, row["id"]
+        upright = turned(digits[int(row["id"])], 0).astype(np.float64)
+        errors = [
+            np.abs(_pixels(row) - ndimage.rotate(upright, row["target"] + off, reshape=False, order=1))[disc].max()
+            for off in (-1, 0, 1)
+        ]
+        assert errors[1] <= 1.001 and min(errors[0], errors[2]) > 5, row["id"]
 
 
 def test_a_quarter_turn_is_counter_clockwise_and_exact() -> None:

@@ -85,10 +85,9 @@ def test_transport_helps_most_at_one_shot_on_real_digits() -> None:
 
 
 def test_the_protocol_runs_when_it_is_asked_for() -> None:
-    from toy_models import COLOURS, ImageModel, coloured
-
     from counterpoint.data import Rows
     from counterpoint.evaluation.evaluate import evaluate
+    from toy_models import COLOURS, ImageModel, coloured
 
     assert not list_protocols()["few_shot_transport"].default
     rows = Rows.from_list([{k: r[k] for k in ("id", "image", "label")} for r in coloured(60, 0)], name="cards")

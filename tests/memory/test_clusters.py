@@ -112,9 +112,7 @@ def test_epsilon_grows_until_the_exponentials_fit() -> None:
     assert torch.equal(
         relaxed_sinkhorn(scores, epsilon=1e-5, iterations=5), sinkhorn(scores, epsilon=0.1 + 1e-5, iterations=5)
     )
-    assert torch.equal(
-        relaxed_sinkhorn(scores, epsilon=0.5, iterations=5), sinkhorn(scores, epsilon=0.5, iterations=5)
-    )
+    assert torch.equal(relaxed_sinkhorn(scores, epsilon=0.5, iterations=5), sinkhorn(scores, epsilon=0.5, iterations=5))
 
 
 @pytest.mark.parametrize("before", [0, 2, 4, 6])

@@ -60,6 +60,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
 @pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.filterwarnings("error")
 def test_every_figure_is_saved(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "deep" / f"figure.{kind}"
     MAKERS[name](path)

@@ -47,6 +47,9 @@ class PairTowers(Towers):
         self.dim = name.whole("dim", 256)
         self.image_projection = nn.Linear(self.image.dim, self.dim, bias=False)
         self.text_projection = nn.Linear(self.text.dim, self.dim)
+        if self.dim == self.text.dim:  # texts that are near in a pretrained encoder stay near from the first step
+            nn.init.eye_(self.text_projection.weight)
+            nn.init.zeros_(self.text_projection.bias)
         self.logit_scale = new_scale()
         self.size, self.mean, self.std = self.image.size, self.image.mean, self.image.std
 

@@ -108,9 +108,7 @@ def _episode(
     else:
         if method == "transport":
             passes, ratio = (5, 1.0) if shots == 1 else (1, 0.7)
-            moved = transport_prototypes(
-                torch.from_numpy(centroids), torch.from_numpy(x), passes=passes, ratio=ratio
-            )
+            moved = transport_prototypes(torch.from_numpy(centroids), torch.from_numpy(x), passes=passes, ratio=ratio)
             centroids = moved.numpy()
         predicted = _logistic(centroids, np.arange(ways), x)
     return float((predicted == np.array(answers)).mean())

@@ -48,10 +48,12 @@ def curve_figure(
         for number, (name, (x, y)) in enumerate(lines.items()):
             marker = "o" if len(x) < 3 else None
             colour = SERIES[number % len(SERIES)]
-            axes.plot(x, np.asarray(y, dtype=float), color=colour, label=name, marker=marker, markersize=4)
+            axes.plot(
+                x, np.asarray(y, dtype=float), color=colour, label=shortened(name, 28), marker=marker, markersize=4
+            )
         for name, height in (guides or {}).items():
-            axes.axhline(height, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.2, label=name)
-        axes.set_title(title)
+            axes.axhline(height, color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.2, label=shortened(name, 28))
+        axes.set_title(shortened(title, 56))
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -88,7 +90,7 @@ def similarity_figure(
         axes = figure.add_subplot()
         drawn = axes.imshow(matrix, cmap="viridis", aspect="auto", interpolation="nearest")
         axes.grid(visible=False)
-        axes.set_title(title)
+        axes.set_title(shortened(title, 56))
         for labels, count, axis in ((rows, len(matrix), axes.yaxis), (columns, matrix.shape[1], axes.xaxis)):
             if len(labels) == count <= 24:
                 axis.set_ticks(range(count), [shortened(label, 18) for label in labels])
@@ -148,7 +150,7 @@ def map_figure(
     with styled(theme):
         figure = new_figure(*size)
         axes = figure.add_subplot()
-        axes.set_title(title)
+        axes.set_title(shortened(title, 56))
         axes.grid(visible=False)
         axes.set_xticks([])
         axes.set_yticks([])

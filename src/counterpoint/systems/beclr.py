@@ -103,7 +103,7 @@ def memory_loss(rows: Tensor, bank: Tensor, *, threshold: float, temperature: fl
     similarity = normalize(rows, dim=1) @ normalize(bank, dim=1).T  # (2 n, M)
     negative = similarity <= threshold
     exponents = torch.where(negative, similarity, 0.0) / temperature
-    return exponents.flatten().logsumexp(0) - torch.log(negative.sum() * len(rows))
+    return exponents.flatten().logsumexp(0) - torch.log((negative.sum() * len(rows)).to(exponents))
 
 
 def enhance(memory: ClusterMemory, rows: Tensor, count: int) -> Tensor:

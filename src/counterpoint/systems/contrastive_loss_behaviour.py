@@ -37,7 +37,7 @@ __all__ = [
 
 
 def contrastive_loss(positive: Tensor, negative: Tensor, *, temperature: float, kept: Tensor | None = None) -> Tensor:
-    """Per anchor, from similarities: -log(e^(s_ii / t) / (e^(s_ii / t) + sum_k e^(s_ik / t))) (eq. 1 and 10).
+    """Per anchor, from similarities: -log(e^(s_ii / t) / (e^(s_ii / t) + sum_k e^(s_ik / t))).
 
     Args:
         positive: (N,).
@@ -57,7 +57,7 @@ def contrastive_loss(positive: Tensor, negative: Tensor, *, temperature: float, 
 def simple_loss(
     positive: Tensor, negative: Tensor, *, weight: float | None = None, kept: Tensor | None = None
 ) -> Tensor:
-    """Per anchor: -s_ii + weight * sum_k s_ik, all kept negatives alike (eq. 2, hard: eq. 11).
+    """Per anchor: -s_ii + weight * sum_k s_ik, all kept negatives alike.
 
     Args:
         positive: (N,).
@@ -79,7 +79,7 @@ def kept_count(negatives: int, alpha: float) -> int:
 
 @torch.no_grad()
 def hardest(negative: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
-    """The informative interval [s_alpha, 1] of each anchor (section 3.4): its threshold (N,) and mask (N, M).
+    """The informative interval [s_alpha, 1] of each anchor: its threshold (N,) and mask (N, M).
 
     The threshold is the k-th largest of an anchor's negatives (N, M), k = `kept_count`; ties with it are kept.
     Both are constants for the gradient; without any negatives the threshold is infinite.
@@ -91,18 +91,18 @@ def hardest(negative: Tensor, *, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def candidate_probability(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
-    """P (N, 1 + M), the positive first: the softmax over all candidates (eq. 3)."""
+    """P (N, 1 + M), the positive first: the softmax over all candidates."""
     return torch.cat([positive[:, None], negative], dim=1).div(_above_zero(temperature)).softmax(dim=1)
 
 
 def similarity_gradients(positive: Tensor, negative: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """dL/ds_ii (N,) and dL/ds_ij (N, M) of the contrastive loss (eq. 4): they add up to zero in every row."""
+    """dL/ds_ii (N,) and dL/ds_ij (N, M) of the contrastive loss: they add up to zero in every row."""
     pushed = candidate_probability(positive, negative, temperature=temperature)[:, 1:] / temperature  # (N, M)
     return -pushed.sum(dim=1), pushed
 
 
 def relative_penalty(negative: Tensor, *, temperature: float) -> Tensor:
-    """r_ij (N, M): the share of an anchor's push that goes to each negative (eq. 5), without its positive."""
+    """r_ij (N, M): the share of an anchor's push that goes to each negative, without its positive."""
     return (negative / _above_zero(temperature)).softmax(dim=1)
 
 
@@ -113,12 +113,12 @@ def penalty_entropy(negative: Tensor, *, temperature: float) -> Tensor:
 
 
 def small_temperature_limit(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
-    """(N,), eq. 7: a triplet loss of margin 0 on the hardest negative, over the temperature."""
+    """(N,): a triplet loss of margin 0 on the hardest negative, over the temperature."""
     return (negative.amax(dim=1) - positive).clamp(min=0) / _above_zero(temperature)
 
 
 def large_temperature_limit(positive: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
-    """(N,), eq. 8: the simple loss with weight 1 / M, scaled, plus ln(M + 1)."""
+    """(N,): the simple loss with weight 1 / M, scaled, plus ln(M + 1)."""
     count = negative.shape[1]
     share = count / ((count + 1) * _above_zero(temperature))
     return share * simple_loss(positive, negative) + math.log(count + 1)
@@ -138,7 +138,7 @@ def similarities(first: Tensor, second: Tensor, queue: Tensor | None = None) -> 
 
 
 def tolerance_all_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Tolerance as section 4.2 writes it, divided by all pairs: mean_{i != j} <x_i, x_j> [same label]."""
+    """Tolerance as the paper writes it, divided by all pairs: mean_{i != j} <x_i, x_j> [same label]."""
     size = labels.unique(return_counts=True)[1]  # (classes,)
     same, pairs = int((size * (size - 1)).sum()), len(labels) * (len(labels) - 1)
     return geometry.tolerance(embeddings, labels) * (same / pairs)
@@ -148,6 +148,11 @@ def _above_zero(temperature: float) -> float:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     return temperature
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of unit length, in float32 at least."""
+    return normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
 
 
 class ContrastiveLossBehaviour(System):
@@ -210,12 +215,12 @@ class ContrastiveLossBehaviour(System):
 
     def project(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, dim) unit rows: the embedding that the loss and the paper's measures see."""
-        return normalize(self.head(self.encoder(images)).float(), dim=1)
+        return _unit(self.head(self.encoder(images)))
 
     def encode(self, batch: Batch) -> Features:
         """`first` and `second` (B, dim): anchors and keys, unit rows."""
         if self.slow is not None:
-            return {"first": self.project(batch["first"]), "second": normalize(self.slow(batch["second"]), dim=1)}
+            return {"first": self.project(batch["first"]), "second": _unit(self.slow(batch["second"]))}
         first, second = self.project(torch.cat([batch["first"], batch["second"]])).chunk(2)
         return {"first": first, "second": second}
 

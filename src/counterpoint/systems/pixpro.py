@@ -15,7 +15,16 @@ from counterpoint.system import Batch, Features, System, Term
 from counterpoint.views.image import Resize
 from counterpoint.views.located import LocatedViews
 
-__all__ = ["PixPro", "Propagation", "conv_mlp", "cell_centres", "momentum_at", "pixel_consistency", "pixel_contrast", "positive_cells"]
+__all__ = [
+    "PixPro",
+    "Propagation",
+    "conv_mlp",
+    "cell_centres",
+    "momentum_at",
+    "pixel_consistency",
+    "pixel_contrast",
+    "positive_cells",
+]
 
 
 def cell_centres(place: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -78,9 +87,7 @@ def momentum_at(progress: float, start: float) -> float:
 
 def conv_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """The same two-layer network at every cell, with BatchNorm over all of them."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, outputs, 1)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, outputs, 1))
 
 
 class Propagation(nn.Module):

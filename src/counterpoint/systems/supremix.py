@@ -15,7 +15,7 @@ from counterpoint.data import BadRow, Row
 from counterpoint.encoders.image import ImageEncoder
 from counterpoint.losses.checks import finite_loss, matrix, positive_scalar
 from counterpoint.losses.tiles import working_dtype
-from counterpoint.system import Batch, Features, System
+from counterpoint.system import Batch, Features, System, Term
 from counterpoint.views.image import Resize, TwoViews
 
 __all__ = ["Candidates", "Mixtures", "SupReMix", "TargetViews", "mixtures", "ordinal_contrast", "supremix_loss"]
@@ -268,23 +268,24 @@ class SupReMix(System):
         if self.beta is None:
             return None
         rng = np.random.default_rng(draw.tolist())
-        return torch.from_numpy(rng.beta(*self.beta, size=(2 * len(draw), 2 * len(draw)))).to(draw.device)
+        drawn = rng.beta(*self.beta, size=(2 * len(draw), 2 * len(draw)))
+        return torch.from_numpy(drawn).float().to(draw.device)
 
-    def loss(self, features: Features) -> dict[str, Any]:
-        """The head sees both views of all rows at once."""
+    def loss(self, features: Features) -> dict[str, Tensor | Term]:
+        """The head sees both views of all rows at once. A guesser's loss is the log of the summed weights."""
         embeddings = normalize(self.head(features["views"].transpose(0, 1).flatten(0, 1)), dim=1)  # (2B, dim)
         first, second = embeddings.chunk(2)
         features["embeddings"] = torch.stack([first, second], dim=1)
-        loss = supremix_loss(
-            first,
-            second,
-            features["target"],
-            coefficients=self.coefficients(features["draw"]),
-            window=self.window,
-            temperature=self.temperature,
-            weighting=self.weighting,
-        )
-        return {"contrast": loss}
+        settings: dict[str, Any] = {
+            "coefficients": self.coefficients(features["draw"]),
+            "window": self.window,
+            "temperature": self.temperature,
+            "weighting": self.weighting,
+        }
+        with torch.no_grad():  # rows that are all alike, as far as the loss can see
+            guess = supremix_loss(0 * first, 0 * second, features["target"], **settings)
+        loss = supremix_loss(first, second, features["target"], **settings)
+        return {"contrast": Term.mean(loss, guess=float(guess))}
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, D) backbone features; the head is left behind."""

@@ -138,9 +138,7 @@ class _Distortion:
             for (size, _), box, numbers in zip(plan, boxes, drawn, strict=True)
         ]
 
-    def _placed(
-        self, row: Row, plan: list[tuple[int, Range]], drawn: np.ndarray
-    ) -> tuple[Tensor, list[pixels.Box]]:
+    def _placed(self, row: Row, plan: list[tuple[int, Range]], drawn: np.ndarray) -> tuple[Tensor, list[pixels.Box]]:
         """Picture (3, H, W) uint8 and where in it every (size, scale) of the plan lies, from (len(plan), >= 22)."""
         # A large JPEG is decoded at a fraction of its size that still has a pixel for each that is wanted: for the
         # shapes drawn first, and again in the rare case that a later, smaller one had to be taken.
