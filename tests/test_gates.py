@@ -24,6 +24,7 @@ HOUSE = (
     "data",
     "views",
     "encoders",
+    "stage",
     "system",
     "systems",
     "tasks",

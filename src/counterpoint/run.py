@@ -294,9 +294,7 @@ def load(path: str | Path | Run, *, system: System | None = None, device: str | 
 def _rebuild(run: Run) -> System:
     described = run.config["system"]
     if described.get("arguments") is None:
-        raise ValueError(
-            f"{run.path} was trained from an instance of {described['class']}: its arguments are not known, so give "
-            "load(path, system=...) an instance built the same way"
-        )
+        what = f"{run.path} was trained from an instance of {described['class']}, whose arguments are not known"
+        raise ValueError(f"{what}: give load(path, system=...) an instance built the same way")
     with assets.loading(run.path / "assets"):
         return build_system(described["name"], described["arguments"])
