@@ -195,7 +195,7 @@ class PixPro(System):
         for view in ("first", "second"):
             cells = self.encoder.maps(batch[view])  # (B, D, h, w); one call a view, as BatchNorm sees one at a time
             with torch.no_grad():
-                slow_cells = self.slow_encoder.module.maps(batch[view])
+                slow_cells = self.slow_encoder.module.maps(batch[view])  # type: ignore[operator]
             features[f"{view}_place"] = batch[f"{view}_place"]
             if self.pixel != "none":
                 query = self.projector(cells)
