@@ -119,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KeyboardInterrupt as error:
-        return _failed(str(error) or "interrupted", debug, status=130)
+        print(str(error) or "interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -127,11 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(str(error) or type(error).__name__, debug)
 
 
-def _failed(text: str, debug: bool, status: int = 2) -> int:
+def _failed(text: str, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    return status
+    return 2
 
 
 def _dispatch(words: list[str]) -> int:

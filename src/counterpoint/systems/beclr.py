@@ -160,6 +160,8 @@ class BECLR(System):
 
     paper = "BECLR: Batch Enhanced Contrastive Few-Shot Learning (arXiv 2402.02444)"
 
+    period: Tensor
+
     def __init__(
         self,
         encoder: str = "resnet18",
@@ -204,11 +206,14 @@ class BECLR(System):
         """The whole picture."""
         return Resize(self.pictures.size, self.pictures.mean, self.pictures.std)
 
+    def _memories(self) -> dict[str, ClusterMemory]:
+        return {name: memory for name, memory in self.memories.items() if isinstance(memory, ClusterMemory)}
+
     def before_step(self) -> None:
         """New clusters when an epoch that asks for them begins."""
         due = self.clock.epoch // self.recluster
         if due > int(self.period):
-            for memory in self.memories.values():
+            for memory in self._memories().values():
                 memory.cluster()
         self.period.fill_(due)
 
@@ -225,9 +230,9 @@ class BECLR(System):
     def loss(self, features: Features) -> dict[str, Any]:
         """Both terms, on the enhanced batch once the memories have clusters."""
         rows, bank = _by_view(features), None
-        if self.neighbours and self.clock.epoch >= self.starts and all(m.clustered for m in self.memories.values()):
+        if self.neighbours and self.clock.epoch >= self.starts and all(m.clustered for m in self._memories().values()):
             # As `after_step` will leave them: each row is among the candidates.
-            after = {name: self.memories[name].pushed(z) for name, z in rows.items()}
+            after = {name: self._memories()[name].pushed(z) for name, z in rows.items()}
             rows = {name: enhance(after[name], z, self.neighbours) for name, z in rows.items()}
             bank = None if self.threshold is None else after["projection"].bank
         return self.terms(rows, bank)
@@ -246,7 +251,7 @@ class BECLR(System):
     def after_step(self, features: Features) -> None:
         """The memories take the step's rows, and the teacher follows the student."""
         for name, rows in _by_view(features).items() if self.neighbours else ():
-            self.memories[name].push(rows)
+            self._memories()[name].push(rows)
         rate = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * self.clock.progress)) / 2
         self.teacher.update(nn.Sequential(self.encoder, self.projector), rate)
 
