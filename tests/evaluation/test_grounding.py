@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from counterpoint.data import open_rows
+from counterpoint.data.builtin.scenes import GRID, OBJECTS
 from counterpoint.evaluation import evaluate
 from counterpoint.evaluation.protocols.grounding import find_word
 from counterpoint.systems.filip import FILIP
 from toy_models import ImageModel
 
-TINY = "dual:test_vit+bert:1x32x2?dim=16&size=48&length=16"
+TINY = "dual:test_vit+bert:1x32x2?dim=16&size=32&length=24"
 
 
 def test_find_word() -> None:
@@ -30,11 +31,11 @@ def _planted(system: FILIP, rows: list[dict[str, object]], *, right: bool) -> No
     calls = iter(range(0, len(rows), 64))
 
     def image_tokens(images: Tensor) -> Tensor:
-        start, patches = next(calls), torch.full((len(images), 9, 16), 0.01)
+        start, patches = next(calls), torch.full((len(images), GRID**2, 16), 0.01)
         for number, row in enumerate(rows[start : start + len(images)]):
             for word, box in zip(row["words"], row["boxes"], strict=True):  # type: ignore[call-overload]
-                place = round(box[1] * 3) * 3 + round(box[0] * 3)
-                patches[number, place if right else (place + 1) % 9, names.index(word)] = 1.0
+                place = round(box[1] * GRID) * GRID + round(box[0] * GRID)
+                patches[number, place if right else (place + 1) % GRID**2, names.index(word)] = 1.0
         return patches
 
     def text_tokens(tokens: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -54,9 +55,9 @@ def test_words_hit_where_their_object_is(right: bool) -> None:
     _planted(system, list(rows), right=right)
     found = evaluate(system, rows, protocols=["grounding"])
     rate, chance = found["scores"]["grounding/word_patch_hit_rate"], found["chance"]["grounding/word_patch_hit_rate"]
-    assert chance == pytest.approx(1 / 9, rel=1e-5)
+    assert chance == pytest.approx(1 / GRID**2, rel=1e-5)
     assert rate == 1.0 if right else rate < 0.2
-    assert found["protocols"]["grounding"]["words"] == 200
+    assert found["protocols"]["grounding"]["words"] == 100 * OBJECTS
 
 
 def test_a_model_without_patches_is_refused() -> None:
