@@ -1,9 +1,9 @@
 """Real pictures composed into scenes whose captions say what lies on which colour: 5,000 scenes of emoji.
 
-Three emoji lie on coloured tiles of a 2 x 2 grid (32 x 32 pixels, 16 a tile; the fourth is white), each a little off
+Two emoji lie on coloured tiles of a 2 x 2 grid (32 x 32 pixels, 16 a tile; the other two are white), each a little off
 the middle of its tile. Columns:
-    image, text: "a dog on red, a fish on blue and a house on green", the objects in random order.
-    distractors: the same caption with the colours dealt to the objects in the five other ways.
+    image, text: "a dog on red and a fish on blue", the objects in random order.
+    distractors: the same caption with the colours swapped, a list of one.
     words, boxes: the nouns, and for each its tile as (left, top, right, bottom) in [0, 1].
     group: what the caption means, whatever its order. Put `group="group"` into the loader so that no scene is the
         negative of its own caption.
@@ -38,7 +38,7 @@ NOUNS = ("bicycle", "dog", "fish", "house", "umbrella")
 COLOURS = {"red": (226, 74, 60), "yellow": (245, 205, 60), "green": (90, 180, 95), "blue": (70, 120, 215)}
 GRID, TILE, PICTURE = 2, 16, 13  # tiles a side; pixels a tile and an emoji
 COUNT = 5000
-OBJECTS = 3
+OBJECTS = 2
 
 _SCHEMA = pa.schema(
     [("id", pa.string()), ("image", pa.binary()), ("text", pa.string())]
