@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from scipy import stats
 
+from counterpoint.construction import merged
 from counterpoint.data import open_rows
 from counterpoint.evaluation.evaluate import evaluate
 from counterpoint.reporting.claim import claim_figure
@@ -123,18 +124,14 @@ def judge(differences: list[float], margin: float) -> tuple[float, tuple[float, 
     return mean, (low, high), verdict
 
 
-def _merged(first: Mapping[str, Any], second: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {**first, **(second or {})}
-
-
 def _run_arm(claim: Mapping[str, Any], arm: Mapping[str, Any], seed: int, folder: Path, full: bool) -> dict[str, float]:
     """Train (or fit) one arm with one seed and return its scores by name."""
     extra = claim.get("full", {}) if full else {}
-    arguments = _merged(arm.get("arguments", {}), extra.get("arguments"))
+    arguments = merged(arm.get("arguments", {}), extra.get("arguments", {}))
     info = find_system(arm["system"])
     data = arm.get("data", claim.get("data"))
     if info.trains:
-        training = _merged(_merged(arm.get("training", {}), extra.get("training")), {"seed": seed})
+        training = {**arm.get("training", {}), **extra.get("training", {}), "seed": seed}
         train(info.name, data, out=folder, recipe=arm.get("recipe"), arguments=arguments, overrides=training)
     else:
         options = {key: arm[key] for key in ("model", "shots", "validation", "augmentations") if key in arm}
@@ -143,7 +140,7 @@ def _run_arm(claim: Mapping[str, Any], arm: Mapping[str, Any], seed: int, folder
 
 
 def _scores(claim: Mapping[str, Any], arm: Mapping[str, Any], folder: Path, seed: int) -> dict[str, float]:
-    settings = _merged(claim.get("evaluation", {}), arm.get("evaluation"))
+    settings = merged(claim.get("evaluation", {}), arm.get("evaluation", {}))
     measures = settings.pop("measures", [])
     scores: dict[str, float] = {}
     data = settings.pop("data", claim.get("data"))

@@ -109,7 +109,7 @@ class FILIP(System):
         if not 0 < keep <= 1:
             raise ValueError(f"keep={keep} must lie in (0, 1]: the share of the tokens that take part")
         if not temperature > 0:
-            raise ValueError(f"temperature={temperature} must be positive")
+            raise ValueError(f"temperature must be > 0, got {temperature}")
         self.encoder = ClipEncoder(encoder, trainable=trainable)
         self.encoder.logit_scale.data.fill_(-math.log(temperature))
         self.view = replace(view, size=self.encoder.size, mean=self.encoder.mean, std=self.encoder.std)
