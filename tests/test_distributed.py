@@ -44,6 +44,15 @@ def _gather_gradient() -> Tensor:
     return own.grad
 
 
+def _mismatched(wrong: str) -> str:
+    odd = int(distributed.process_index() == 1)
+    shape = {"width": (3, 4 + odd), "rank": (3, *[4] * (1 + odd)), "dtype": (3, 4)}[wrong]
+    rows = _rows(*shape)
+    with pytest.raises(ValueError, match="one shape after the first dimension") as caught:
+        distributed.gather(rows.float() if wrong == "dtype" and odd else rows)
+    return str(caught.value)
+
+
 def _sums() -> tuple[Tensor, list[dict[str, int]]]:
     index = distributed.process_index()
     return distributed.reduce_sum(torch.tensor([1.0, index])), distributed.gather_objects({"process": index})
@@ -94,6 +103,12 @@ def _gathered_alone() -> dict[str, Tensor]:
 def test_gather_hands_back_the_own_rows_gradient_times_the_process_count() -> None:
     gradient = torch.cat(run_on_processes(_gather_gradient, 3))
     torch.testing.assert_close(gradient, 3 * _rows(9, 4, seed=1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("wrong", "shapes"), [("width", "(3, 5)"), ("rank", "(3, 4, 4)"), ("dtype", "(3, 4)")])
+def test_rows_of_another_shape_are_refused_by_every_process(wrong: str, shapes: str) -> None:
+    messages = run_on_processes(_mismatched, 3, wrong)
+    assert len(set(messages)) == 1 and shapes in messages[0]
 
 
 def test_one_process_is_the_identity() -> None:

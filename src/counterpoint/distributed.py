@@ -87,12 +87,25 @@ def broadcast_module(module: nn.Module) -> None:
         dist.broadcast(tensor.detach(), src=0)
 
 
-def _row_counts(rows: int, device: torch.device) -> list[int]:
-    """Rows held by each process, in process order."""
-    counts = torch.zeros(process_count(), dtype=torch.int64, device=device)
-    counts[process_index()] = rows
-    dist.all_reduce(counts)
-    return [int(count) for count in counts]
+_LARGEST_DIMENSIONS = 8
+
+
+def _row_counts(rows: Tensor) -> list[int]:
+    """Rows held by each process, in process order.
+
+    Raises:
+        ValueError: on every process, when one holds rows of another shape: their bytes would be mixed up silently.
+    """
+    if not 1 <= rows.dim() <= _LARGEST_DIMENSIONS:
+        raise ValueError(f"rows must have 1 to {_LARGEST_DIMENSIONS} dimensions, got {tuple(rows.shape)}")
+    described = [len(rows), rows.element_size(), rows.dim(), *rows.shape[1:]]
+    table = torch.zeros(process_count(), _LARGEST_DIMENSIONS + 2, dtype=torch.int64, device=rows.device)
+    table[process_index(), : len(described)] = torch.tensor(described)
+    dist.all_reduce(table)
+    if (table[:, 1:] != table[0, 1:]).any():
+        found = [(count, *shape[: dimensions - 1]) for count, _, dimensions, *shape in table.tolist()]
+        raise ValueError(f"rows must have one shape after the first dimension and one dtype; by process: {found}")
+    return table[:, 0].tolist()
 
 
 class _Gather(torch.autograd.Function):
@@ -113,7 +126,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _gather_tensor(rows: Tensor) -> Tensor:
-    counts = _row_counts(len(rows), rows.device)
+    counts = _row_counts(rows)
     if rows.dtype == torch.bool:
         return _Gather.apply(rows.to(torch.uint8), counts).bool()
     return _Gather.apply(rows, counts)
@@ -122,8 +135,11 @@ def _gather_tensor(rows: Tensor) -> Tensor:
 def gather(rows: Any) -> Any:
     """Rows of all processes, in process order: a tensor (n, ...) -> (sum of n, ...), or a mapping of such.
 
-    Trailing dimensions must agree between processes; the numbers of rows may differ. Differentiable (see the
-    module's docstring for the scale of the gradient).
+    The numbers of rows may differ between processes. Differentiable (see the module's docstring for the scale of the
+    gradient).
+
+    Raises:
+        ValueError: the trailing dimensions or the dtype differ between processes.
     """
     if process_count() == 1:
         return rows
