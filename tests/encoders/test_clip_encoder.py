@@ -207,6 +207,33 @@ def test_a_pair_of_encoders() -> None:
     assert all(parameter.requires_grad for parameter in encoder.parameters())  # both start fresh
 
 
+def test_dropout_of_the_picture_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    encoder = ClipEncoder(PAIR + "&dropout=0.5").train()
+    images = pictures(encoder)
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.eval()
+    assert norms and not torch.equal(encoder.encode_image(images), encoder.encode_image(images))
+    encoder.eval()
+    assert torch.equal(encoder.encode_image(images), encoder.encode_image(images))
+    with pytest.raises(ValueError, match=r"option dropout must be a number in \[0, 1\), got '1'"):
+        ClipEncoder(PAIR + "&dropout=1")
+
+
+def test_parameters_of_the_text_tower(
+    open_clip_folders: dict[str, Path], transformers_folders: dict[str, Path]
+) -> None:
+    """Exactly those that get a gradient from a text, whatever the source."""
+    for name in (PAIR, *map(str, [*open_clip_folders.values(), *transformers_folders.values()])):
+        encoder = ClipEncoder(name)
+        encoder.encode_text(encoder.tokenize(TEXTS[:3])).square().sum().backward()
+        moved = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+        wanted = set(encoder.text_parameters())
+        assert moved <= wanted
+        assert all("image" not in name and "vis" not in name and "logit" not in name for name in wanted)
+
+
 def trained(encoder: ClipEncoder) -> set[str]:
     names = (name.removeprefix("towers.") for name, parameter in encoder.named_parameters() if parameter.requires_grad)
     return {name.split(".")[0] for name in names}

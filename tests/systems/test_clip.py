@@ -85,11 +85,41 @@ def test_the_log_scale_is_clamped_after_the_step_only(value: float, clamped: flo
 
 def test_no_weight_decay_on_biases_norms_and_scale() -> None:
     system = _system(objective="sigmoid")
-    decayed, plain = system.parameter_groups()
-    assert plain["weight_decay"] == 0.0 and "weight_decay" not in decayed
-    found = {id(parameter) for parameter in plain["params"]}
-    assert id(system.encoder.logit_scale) in found and id(system.bias) in found
-    assert all(parameter.dim() > 1 for parameter in decayed["params"])
+    groups = system.parameter_groups()
+    plain = {id(parameter) for group in groups if group.get("weight_decay") == 0.0 for parameter in group["params"]}
+    decayed = [parameter for group in groups if "weight_decay" not in group for parameter in group["params"]]
+    assert id(system.encoder.logit_scale) in plain and id(system.bias) in plain
+    assert decayed and all(parameter.dim() > 1 for parameter in decayed)
+
+
+@pytest.mark.parametrize("name", [TINY, "fixture:vit"])
+def test_the_text_tower_learns_at_its_own_rate(name: str) -> None:
+    system = CLIP(name, text_learning_rate=0.1)
+    scale_of = {id(p): group["scale"] for group in system.parameter_groups() for p in group["params"]}
+    names = {name: scale_of[id(parameter)] for name, parameter in system.named_parameters()}
+    slow = {name for name, scale in names.items() if scale == 0.1}
+    image = {name for name in names if ".visual." in name or ".image" in name or "logit_scale" in name}
+    assert slow and not slow & image and slow | image == set(names)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"text_learning_rate": -1.0}, "text_learning_rate must be >= 0"),
+        ({"largest_scale": 0.5}, "must be >= 1, got 0.5"),
+    ],
+)
+def test_impossible_settings(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        _system(**wrong)
+
+
+def test_the_largest_scale_is_a_setting() -> None:
+    system = _system(largest_scale=14.0)
+    with torch.no_grad():
+        system.encoder.logit_scale.fill_(4.0)
+        system.after_step({})
+    assert float(system.encoder.logit_scale.exp()) == pytest.approx(14.0)
 
 
 def test_a_row_is_embedded_as_what_it_has() -> None:
@@ -143,6 +173,16 @@ def test_one_of_several_captions_is_drawn_uniformly() -> None:
     counts = [drawn.count(text) for text in row["text"]]
     assert min(counts) >= 8 and sum(counts) == 60
     assert PictureOrText()({"id": "0", "text": row["text"]}) == {"text": "first"}
+
+
+def test_templates_are_drawn_uniformly_around_the_caption() -> None:
+    view = _system(caption_templates=["{}", "a drawing of {}"]).views()
+    row = open_rows("emoji:validation")[0]
+    drawn = [view(row, np.random.default_rng(seed))["text"] for seed in range(60)]
+    assert set(drawn) == {row["text"], f"a drawing of {row['text']}"}
+    assert 15 < drawn.count(row["text"]) < 45
+    with pytest.raises(ValueError, match="templates must hold {} for the caption, got 'a drawing'"):
+        Captioned(templates=("a drawing",))
 
 
 @pytest.mark.parametrize("caption", [None, "", "  ", [], [3], 7.5])

@@ -117,6 +117,10 @@ class ClipEncoder(Encoder):
         """The projections into the joint space, and the logit scale."""
         return [f"towers.{name}" for name in self.towers.head_parameters()]
 
+    def text_parameters(self) -> list[str]:
+        """The text tower with its projection."""
+        return [f"towers.{name}" for name in self.towers.text_parameters()]
+
     def blocks(self) -> list[list[str]]:
         """The blocks of both towers side by side, the last with the last."""
         return [[f"towers.{name}" for name in block] for block in self.towers.blocks()]

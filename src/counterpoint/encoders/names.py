@@ -37,6 +37,21 @@ class ModelName:
             raise ValueError(f"{self.full!r}: option {option} must be a positive whole number, got {text!r}")
         return int(text)
 
+    def share(self, option: str, default: float) -> float:
+        """A number in [0, 1) among the options.
+
+        Raises:
+            ValueError: the value is no such number.
+        """
+        text = self.options.get(option, str(default))
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1:
+            raise ValueError(f"{self.full!r}: option {option} must be a number in [0, 1), got {text!r}")
+        return value
+
     def flag(self, option: str, default: bool) -> bool:
         """A yes/no among the options.
 

@@ -145,6 +145,11 @@ class OpenClipTowers(Towers):
         text = ["model.text_projection", "model.text.text_projection", "model.text.proj."]
         return matching(self, [*image, *text, "model.logit_"])
 
+    def text_parameters(self) -> list[str]:
+        """What is neither the visual tower nor scale and bias."""
+        other = set(matching(self, ["model.visual.", "model.logit_"]))
+        return [name for name, _ in self.named_parameters() if name not in other]
+
     def blocks(self) -> list[list[str]]:
         """Blocks of both towers side by side."""
         visual, text = self.model.visual, getattr(self.model, "text", self.model)

@@ -12,20 +12,21 @@ from counterpoint.encoders.frozen_texts import FrozenTexts
 from counterpoint.encoders.image import ImageEncoder
 from counterpoint.encoders.names import ModelName
 from counterpoint.encoders.text import TextEncoder
-from counterpoint.encoders.towers import Tokens, Towers, joined_blocks, new_scale
+from counterpoint.encoders.towers import Tokens, Towers, joined_blocks, matching, new_scale
 
 __all__ = ["PAIR_OPTIONS", "PairTowers"]
 
-PAIR_OPTIONS = ("dim", "size", "length", "image", "text", "cache")
+PAIR_OPTIONS = ("dim", "size", "length", "image", "text", "cache", "dropout")
 
 
 class PairTowers(Towers):
     """`dual:IMAGE+TEXT?dim=256`: two encoders with linear projections (the image's without bias).
 
     Options of the name: `dim` of the joint space (256), `size` of the picture in pixels, `length` of the longest text
-    in tokens (32), `image` and `text`: what of each encoder is trained ("all", "none", "last:N"). A text encoder with
-    pretrained weights is frozen unless `text=` says otherwise. While training, the vectors of a wholly frozen text
-    encoder are remembered (`cache=no` turns that off): captions come back every epoch.
+    in tokens (32), `image` and `text`: what of each encoder is trained ("all", "none", "last:N"), `dropout` of the
+    pooled picture before its projection (0). A text encoder with pretrained weights is frozen unless `text=` says
+    otherwise; with `dim` equal to its width its projection starts as the identity. While training, the vectors of a
+    wholly frozen text encoder are remembered (`cache=no` turns that off): captions come back every epoch.
     """
 
     def __init__(self, name: ModelName) -> None:
@@ -45,6 +46,7 @@ class PairTowers(Towers):
         )
         self.remembered = FrozenTexts() if name.flag("cache", default=True) else None
         self.dim = name.whole("dim", 256)
+        self.dropout = nn.Dropout(name.share("dropout", 0.0))
         self.image_projection = nn.Linear(self.image.dim, self.dim, bias=False)
         self.text_projection = nn.Linear(self.text.dim, self.dim)
         if self.dim == self.text.dim:  # texts that are near in a pretrained encoder stay near from the first step
@@ -55,7 +57,7 @@ class PairTowers(Towers):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, size, size) -> (B, dim)."""
-        return self.image_projection(self.image(images))
+        return self.image_projection(self.dropout(self.image(images)))
 
     def encode_text(self, tokens: Tokens) -> Tensor:
         """Tokens -> (B, dim)."""
@@ -88,6 +90,10 @@ class PairTowers(Towers):
     def head_parameters(self) -> list[str]:
         """Projections, scale and bias."""
         return ["image_projection.weight", "text_projection.weight", "text_projection.bias", "logit_scale"]
+
+    def text_parameters(self) -> list[str]:
+        """The text encoder and its projection."""
+        return matching(self, ["text.", "text_projection."])
 
     def blocks(self) -> list[list[str]]:
         """Blocks of both towers side by side."""

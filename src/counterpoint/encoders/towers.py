@@ -65,6 +65,10 @@ class Towers(nn.Module):
     def head_parameters(self) -> list[str]:
         """Names of the parameters that project into the joint space, and of scale and bias."""
 
+    @abstractmethod
+    def text_parameters(self) -> list[str]:
+        """Names of the parameters of the text tower, its projection included."""
+
     def blocks(self) -> list[list[str]]:
         """Names of the parameters of the n-th block of both towers together, aligned at their ends."""
         return []

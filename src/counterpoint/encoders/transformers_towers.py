@@ -84,6 +84,10 @@ class TransformersTowers(Towers):
         heads = ["model.visual_projection.", "model.text_projection.", "model.vision_model.head."]
         return matching(self, [*heads, "model.text_model.head.", "model.logit_"])
 
+    def text_parameters(self) -> list[str]:
+        """The text model and its projection."""
+        return matching(self, ["model.text_model.", "model.text_projection."])
+
     def blocks(self) -> list[list[str]]:
         """Blocks of both towers side by side."""
         image = layer_blocks(self, "model.vision_model.encoder.layers")

@@ -30,8 +30,6 @@ TEMPLATES = (
 )
 """The seven simple prompts of the authors' notebook."""
 
-LARGEST_LOG_SCALE = math.log(100)
-
 
 class CLIP(System):
     """Symmetric contrast of pictures and captions (arXiv 2103.00020), or its sigmoid form (SigLIP, arXiv 2303.15343).
@@ -41,6 +39,10 @@ class CLIP(System):
         trainable: "all", "none", "head", "last:N" or parameter-name prefixes of the encoder.
         objective: "softmax" picks the right caption among all of the batch, "sigmoid" judges every pair by itself.
         view: how a picture is cropped and distorted; its size and normalisation follow the encoder.
+        caption_templates: sentences for captions that are mere names, as "a drawing of {}"; one is drawn each time.
+        text_learning_rate: factor on the learning rate of the text tower and its projection. Small data teaches a
+            pretrained text encoder's space away: a factor below 1 keeps words that were never seen near their like.
+        largest_scale: bound of the factor on the cosines; the paper's is 100.
     """
 
     paper = "Learning Transferable Visual Models From Natural Language Supervision (arXiv 2103.00020)"
@@ -53,8 +55,17 @@ class CLIP(System):
         trainable: str = "all",
         objective: Literal["softmax", "sigmoid"] = "softmax",
         view: OneView = OneView(),  # noqa: B008 (frozen)
+        caption_templates: Sequence[str] = (),
+        text_learning_rate: float = 1.0,
+        largest_scale: float = 100.0,
     ) -> None:
         super().__init__()
+        if not text_learning_rate >= 0:
+            raise ValueError(f"text_learning_rate must be >= 0, got {text_learning_rate}")
+        if not largest_scale >= 1:
+            raise ValueError(f"largest_scale must be >= 1, got {largest_scale}")
+        self.caption_templates = tuple(caption_templates)
+        self.text_learning_rate, self.largest_scale = text_learning_rate, largest_scale
         self.encoder = ClipEncoder(encoder, trainable=trainable)
         self.objective = objective
         self.view = replace(view, size=self.encoder.size, mean=self.encoder.mean, std=self.encoder.std)
@@ -65,7 +76,7 @@ class CLIP(System):
 
     def views(self) -> Captioned:
         """A view of the picture and one of its captions."""
-        return Captioned(self.view)
+        return Captioned(self.view, self.caption_templates)
 
     def preprocess(self) -> PictureOrText:
         """Whatever the row has of picture and text."""
@@ -94,8 +105,18 @@ class CLIP(System):
         return {"contrast": siglip_loss(image, text, logit_scale=scale, logit_bias=bias)}
 
     def after_step(self, features: Features) -> None:
-        """The scale stays between 1 and 100: its logarithm is clamped after the step, never in the forward pass."""
-        self.encoder.logit_scale.clamp_(0.0, LARGEST_LOG_SCALE)
+        """The scale stays in [1, largest_scale]: its logarithm is clamped after the step, never in the forward pass."""
+        self.encoder.logit_scale.clamp_(0.0, math.log(self.largest_scale))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The text tower learns at its own rate; biases, norms and the scale have no weight decay."""
+        text = {id(self.encoder.get_parameter(name)) for name in self.encoder.text_parameters()}
+        groups = []
+        for group in super().parameter_groups():
+            for scale, of_text in ((1.0, False), (self.text_learning_rate, True)):
+                chosen = [parameter for parameter in group["params"] if (id(parameter) in text) == of_text]
+                groups.append({**group, "params": chosen, "scale": scale})
+        return [group for group in groups if group["params"]]
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """image and text, unit rows (B, D), of what the batch holds."""

@@ -41,14 +41,27 @@ class Captioned:
 
     Attributes:
         image: the view of the picture.
+        templates: sentences with a place `{}` for the caption; one is drawn each time. Short captions (names) vary
+            more that way. "{}" is the caption as it is.
+
+    Raises:
+        ValueError: a template without `{}`.
     """
 
     image: OneView = OneView()
+    templates: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if "{}" not in template:
+                raise ValueError(f"templates must hold {{}} for the caption, got {template!r}")
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> {"image": (3, s, s), "text": str}."""
         captions = caption_candidates(row)
         drawn = captions[int(rng.integers(len(captions)))]
+        if self.templates:
+            drawn = self.templates[int(rng.integers(len(self.templates)))].replace("{}", drawn)
         return {**self.image(row, rng), "text": drawn}
 
 
