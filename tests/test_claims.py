@@ -74,6 +74,13 @@ def test_reproduce_runs_every_arm_and_draws(monkeypatch: pytest.MonkeyPatch, tmp
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_takes_the_arms_that_set_its_argument_alone() -> None:
+    arms = {"a": {"arguments": {"t": 0.1}}, "b": {"arguments": {"t": 1}}, "c": {"arguments": {"t": 1, "hard": True}}}
+    found = claims._sweep({"arms": arms, "sweep": {"over": "t", "metrics": ["m"]}})
+    assert found is not None and (found.argument, found.values) == ("t", {"a": 0.1, "b": 1.0})
+    assert claims._sweep({"arms": arms}) is None
+
+
 def test_a_system_without_a_claim_says_so() -> None:
     with pytest.raises(ValueError, match="no system is called 'swaf'; nearest: swav"):
         claims.read_claim("swaf")

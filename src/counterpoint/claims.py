@@ -22,7 +22,7 @@ from scipy import stats
 from counterpoint.construction import merged
 from counterpoint.data import open_rows
 from counterpoint.evaluation.evaluate import evaluate
-from counterpoint.reporting.claim import claim_figure
+from counterpoint.reporting.claim import Sweep, claim_figure
 from counterpoint.run import load
 from counterpoint.storage import write_json
 from counterpoint.system import find_system
@@ -177,6 +177,15 @@ def _compare(comparison: Mapping[str, Any], scores: Mapping[str, Mapping[str, li
     )
 
 
+def _sweep(claim: Mapping[str, Any]) -> Sweep | None:
+    """The curves that a claim asks for: over the arms that set the argument `sweep.over` and nothing else."""
+    if "sweep" not in claim:
+        return None
+    name = claim["sweep"]["over"]
+    chosen = {arm: found["arguments"] for arm, found in claim["arms"].items() if list(found["arguments"]) == [name]}
+    return Sweep(name, {arm: float(arguments[name]) for arm, arguments in chosen.items()}, claim["sweep"]["metrics"])
+
+
 def reproduce(
     system: str, *, full: bool = False, seeds: tuple[int, ...] = (), out: str | Path | None = None
 ) -> ClaimResult:
@@ -207,7 +216,7 @@ def reproduce(
     comparisons = [_compare(comparison, scores) for comparison in claim["comparisons"]]
     target.mkdir(parents=True, exist_ok=True)
     figure = target / "figure.png"
-    claim_figure(scores, comparisons, title=claim["claim"], path=figure)
+    claim_figure(scores, comparisons, title=claim["claim"], sweep=_sweep(claim), path=figure)
     result = ClaimResult(
         system=name,
         claim=claim["claim"],

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from counterpoint.reporting.claim import Sweep
 from counterpoint.reporting.figures import (
     claim_figure,
     curve_figure,
@@ -101,6 +102,16 @@ def test_the_claim_shows_means_verdict_and_interval() -> None:
     drawn = [tuple(line.get_xdata()) for line in right.lines]
     assert (-0.1, 0.0) in drawn
     assert (0.05, 0.05) in drawn
+
+
+def test_a_sweep_is_a_curve_through_the_means_above_the_comparisons() -> None:
+    sweep = Sweep("temperature", {"b": 1.0, "a": 0.1}, ["accuracy"])
+    figure = claim_figure(SCORES, [comparison()], title="t", sweep=sweep)
+    curve = figure.axes[0]
+    assert (curve.get_xlabel(), curve.get_xscale()) == ("temperature", "log")
+    xs, ys = curve.lines[-1].get_data()
+    assert list(xs) == [0.1, 1.0] and list(ys) == pytest.approx([0.525, 0.305])
+    assert len(figure.axes) == 3
 
 
 def test_a_baseline_of_another_metric_is_drawn_where_it_was() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,26 @@ from matplotlib.ticker import MaxNLocator
 
 from counterpoint.reporting.style import PAPER, SERIES, Theme, finish, new_figure, shortened, styled, wrapped
 
-__all__ = ["claim_figure"]
+__all__ = ["Sweep", "claim_figure"]
 
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 _VERDICTS = {"holds": "#14a37f", "does not hold": "#d0453b", "inconclusive": "#7a8699"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Arms that differ in one number.
+
+    Attributes:
+        argument: name of that number.
+        values: arm -> its value, all above 0.
+        metrics: keys of the scores that are drawn, a panel each.
+    """
+
+    argument: str
+    values: Mapping[str, float]
+    metrics: Sequence[str]
 
 
 def claim_figure(
@@ -25,26 +41,36 @@ def claim_figure(
     comparisons: Sequence[Any],
     *,
     title: str,
+    sweep: Sweep | None = None,
     theme: Theme = PAPER,
     path: str | Path | None = None,
 ) -> Figure:
     """Every comparison of a claim: on the left both arms seed by seed, on the right the difference.
+
+    Above them, when the claim has one, a sweep: each metric as a curve over a number that the arms differ in.
 
     Args:
         scores: arm -> metric -> one value a seed.
         comparisons: have name, treatment, baseline (an arm, or a number), metric, direction, margin,
             difference, interval (95 %), verdict; see `counterpoint.claims.Comparison`.
         title: the claim.
+        sweep: the curves.
         theme: colours.
         path: where it is saved, .png or .svg.
     """
     if not comparisons:
         raise ValueError("comparisons is empty: a claim needs at least one")
     with styled(theme):
-        figure = new_figure(8.6, 0.9 + 1.35 * len(comparisons))
+        above = 0 if sweep is None else 1
+        figure = new_figure(8.6, 0.9 + 1.35 * len(comparisons) + 2.4 * above)
         figure.suptitle(wrapped(title, 105), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-        grid = figure.add_gridspec(len(comparisons), 2, width_ratios=(1.25, 1))
-        for row, comparison in enumerate(comparisons):
+        heights = [2.4 / 1.35] * above + [1.0] * len(comparisons)
+        grid = figure.add_gridspec(len(heights), 2, width_ratios=(1.25, 1), height_ratios=heights)
+        if sweep is not None:
+            curves = grid[0, :].subgridspec(1, len(sweep.metrics), wspace=0.3)
+            for place, metric in enumerate(sweep.metrics):
+                _draw_curve(figure.add_subplot(curves[0, place]), scores, sweep, metric)
+        for row, comparison in enumerate(comparisons, above):
             _draw_arms(figure.add_subplot(grid[row, 0]), scores, comparison, theme)
             _draw_difference(figure.add_subplot(grid[row, 1]), comparison, theme)
         return finish(figure, path)
@@ -75,6 +101,21 @@ def _draw_arms(axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], c
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"{comparison.metric} ({comparison.direction} is better)")
+
+
+def _draw_curve(axes: Any, scores: Scores, sweep: Sweep, metric: str) -> None:
+    """A dot a seed and a line through the means, over the logarithm of the number."""
+    arms = sorted(sweep.values, key=lambda arm: sweep.values[arm])
+    places = [sweep.values[arm] for arm in arms]
+    for arm, place in zip(arms, places, strict=True):
+        values = scores[arm][metric]
+        axes.plot([place] * len(values), values, "o", color=SERIES[0], markersize=5, alpha=0.55)
+    axes.plot(places, [float(np.mean(scores[arm][metric])) for arm in arms], color=SERIES[0], linewidth=2)
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()
+    axes.set_title(shortened(metric, 40))
+    axes.set_xlabel(sweep.argument)
 
 
 def _draw_difference(axes: Any, comparison: Any, theme: Theme) -> None:
