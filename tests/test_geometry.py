@@ -83,6 +83,28 @@ def test_duplicate_rate(tile: int) -> None:
     assert geometry.duplicate_rate(_unit(6, 5).repeat(2, 1).half()) == 1.0
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.2, 5.0])
+@pytest.mark.parametrize("hardest", [0.1, 0.34, 1.0])
+def test_hardest_share(tile: int, temperature: float, hardest: float) -> None:
+    query, key = _unit(7, 4, seed=1), _unit(7, 4, seed=2)
+    total = 0.0
+    for i in range(7):
+        pushes = [math.exp(float(query[i] @ key[j]) / temperature) for j in range(7) if j != i]
+        total += sum(sorted(pushes, reverse=True)[: max(1, int(hardest * 6 + 0.5))]) / sum(pushes) / 7
+    assert geometry.hardest_share(query, key, temperature=temperature, hardest=hardest) == pytest.approx(total)
+
+
+def test_hardest_share_follows_the_gradient_of_the_loss() -> None:
+    """It is the share of |dL/ds| of that negative, from autograd."""
+    query, key = _unit(12, 6, seed=3), _unit(12, 6, seed=4)
+    similar = (query @ key.T).requires_grad_()
+    torch.nn.functional.cross_entropy(similar / 0.2, torch.arange(12)).backward()
+    assert similar.grad is not None
+    push = similar.grad.clone().fill_diagonal_(0)
+    share = float((push.max(dim=1).values / push.sum(dim=1)).mean())
+    assert geometry.hardest_share(query, key, temperature=0.2) == pytest.approx(share)
+
+
 def test_measures_take_half_precision() -> None:
     points = _unit(6, 5).half()
     assert float(geometry.uniformity(points)) == pytest.approx(float(geometry.uniformity(points.double())), rel=1e-5)
@@ -120,6 +142,12 @@ def test_wrong_settings_are_named() -> None:
         geometry.alignment(rows, rows, exponent=0.0)
     with pytest.raises(ValueError, match="same shape"):
         geometry.alignment(rows, rows[:3])
+    with pytest.raises(ValueError, match="temperature must be > 0, got 0.0"):
+        geometry.hardest_share(rows, rows, temperature=0.0)
+    with pytest.raises(ValueError, match=r"hardest must lie in \(0, 1\], got 0.0"):
+        geometry.hardest_share(rows, rows, temperature=1.0, hardest=0.0)
+    with pytest.raises(ValueError, match="query and key must have the same shape"):
+        geometry.hardest_share(rows, rows[:3], temperature=1.0)
     with pytest.raises(ValueError, match="threshold must lie"):
         geometry.duplicate_rate(rows, threshold=2.0)
     with pytest.raises(ValueError, match="labels must have shape"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["alignment", "duplicate_rate", "effective_rank", "tolerance", "uniformity"]
+__all__ = ["alignment", "duplicate_rate", "effective_rank", "hardest_share", "tolerance", "uniformity"]
 
 TILE = 2048
 """Rows and columns of the pairs that are held at once."""
@@ -124,6 +124,47 @@ def tolerance(embeddings: Tensor, labels: Tensor) -> Tensor:
     # sum_{i != j} <x_i, x_j> of a class is |sum_i x_i|^2 - sum_i |x_i|^2.
     total = rows.new_zeros(len(size), rows.shape[1]).index_add(0, group, rows)  # (classes, D)
     return (total.square().sum() - rows.square().sum()) / pairs
+
+
+@torch.no_grad()
+def hardest_share(query: Tensor, key: Tensor, *, temperature: float, hardest: float = 0.1) -> float:
+    """Share of the push of a softmax contrast that falls on the hardest negatives (Wang and Liu 2021, section 3.2).
+
+    The gradient on the similarity s_ij of a negative, relative to that on the positive, is
+    exp(s_ij / temperature) / sum_k exp(s_ik / temperature) over the negatives k != i. This is the sum of that over the
+    tenth of the negatives that are most similar, meant over the queries.
+
+    Args:
+        query: (N, D), N >= 2.
+        key: (N, D); row i is the positive of query i, all other rows are its negatives.
+        temperature: > 0.
+        hardest: share of the negatives, in (0, 1]; at least one is taken.
+
+    Returns:
+        From `hardest` (all are pushed alike: a high temperature) to 1 (only the hardest are).
+
+    Raises:
+        TypeError: rows that are not floating point.
+        ValueError: fewer than two rows, a NaN row, shapes that differ, `temperature` or `hardest` out of range.
+
+    Example:
+        >>> round(hardest_share(torch.eye(11), torch.eye(11), temperature=1.0), 6)
+        0.1
+    """
+    query, key = _rows("query", query, least=2), _rows("key", key, least=2)
+    if query.shape != key.shape:
+        raise ValueError(f"query and key must have the same shape, got {tuple(query.shape)} and {tuple(key.shape)}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if not 0 < hardest <= 1:
+        raise ValueError(f"hardest must lie in (0, 1], got {hardest}")
+    count, total = max(1, int(hardest * (len(key) - 1) + 0.5)), 0.0
+    for start in range(0, len(query), TILE):
+        logits = query[start : start + TILE] @ key.T / temperature  # (n, N)
+        own = torch.arange(len(logits), device=logits.device)
+        logits[own, own + start] = float("-inf")
+        total += float(logits.softmax(dim=1).topk(count, dim=1).values.sum())
+    return total / len(query)
 
 
 @torch.no_grad()

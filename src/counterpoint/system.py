@@ -99,6 +99,10 @@ class System(nn.Module):
         """Two (N, D) tensors whose rows are positives of each other, for the health line; None when there are none."""
         return None
 
+    def pair_temperature(self) -> float | None:
+        """Temperature at which the loss contrasts `pair` with the other rows; None when it does no such thing."""
+        return None
+
     def prepare(self, rows: Rows) -> dict[str, Any]:
         """Facts about the data, found once before step 0 and stored with the run: JSON values and tensors by name."""
         return {}

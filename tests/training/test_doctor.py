@@ -72,3 +72,12 @@ def test_an_unfinished_run_and_one_without_figures(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a run directory"):
         diagnose(tmp_path)
+
+
+@pytest.mark.parametrize(("share", "kinds"), [(0.97, ["low_temperature"]), (0.11, ["high_temperature"]), (0.5, [])])
+def test_whom_the_contrast_pushes_is_a_note(tmp_path: Path, share: float, kinds: list[str]) -> None:
+    lines = [line(step, hardest_share=share, guess=5.0, guessed_loss=1.0) for step in range(0, 60, 10)]
+    found = diagnose(written(tmp_path / "run", lines))
+    notes = [finding.kind for finding in found if finding.kind.endswith("temperature")]
+    assert notes == kinds
+    assert all(finding.severity != "problem" for finding in found if finding.kind in kinds)

@@ -178,6 +178,12 @@ def test_figures_of_known_embeddings() -> None:
     assert figures["effective_rank"] < 2
 
 
+def test_the_push_is_measured_where_there_is_a_temperature() -> None:
+    spread = torch.eye(11)
+    assert "hardest_share" not in embedding_figures(spread, spread)
+    assert embedding_figures(spread, spread, 0.1)["hardest_share"] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("pair", [torch.zeros(1, 4), torch.full((8, 4), torch.nan), torch.zeros(0, 4)])
 def test_figures_that_cannot_be_had_are_left_out(pair: Tensor) -> None:
     assert embedding_figures(pair, pair) == {}

@@ -18,6 +18,11 @@ _HEALTH = {
     "alignment": ("alignment", "Mean squared distance of positives. Lower: views of a row agree."),
     "uniformity": ("uniformity", "Lower: rows spread over the sphere. Near 0 they all sit in one place."),
     "duplicate_rate": ("duplicate rate", "Share of a batch with a near-duplicate in it: false negatives."),
+    "hardest_share": (
+        "push on the hardest negatives",
+        "Share of the repulsion that falls on the most similar tenth of the negatives: 0.1 with a high temperature, 1 "
+        "with a low one.",
+    ),
     "gradient_norm": ("gradient norm", "Before clipping."),
     "update_ratio": ("update / weight", "How far one step moves the weights, relative to their size."),
     "learning_rate": ("learning rate", "The schedule, as it was used."),

@@ -126,6 +126,10 @@ class CLIP(System):
         """Picture and caption."""
         return features["image"], features["text"]
 
+    def pair_temperature(self) -> float:
+        """One over the scale."""
+        return float((-self.encoder.logit_scale.detach()).exp())
+
     def guess_level(self, rows: int) -> float:
         """ln of the candidates; for the sigmoid form ln 2 for each of them."""
         return math.log(max(rows, 1)) if self.objective == "softmax" else rows * math.log(2)

@@ -254,6 +254,10 @@ class ContrastiveLossBehaviour(System):
         """Anchors and keys."""
         return features["first"], features["second"]
 
+    def pair_temperature(self) -> float | None:
+        """That of the contrastive objective; the simple one has none."""
+        return self.temperature if self.objective == "contrastive" else None
+
     def guess_level(self, rows: int) -> float:
         """ln of the candidates that count; 0 for the simple objective."""
         others = max(0, rows - 1) + (len(self.queue) if self.queue is not None else 0)

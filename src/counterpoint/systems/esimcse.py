@@ -167,6 +167,10 @@ class ESimCSE(System):
         """Anchor and positive."""
         return features["first"], features["second"]
 
+    def pair_temperature(self) -> float:
+        """That of the loss."""
+        return self.temperature
+
     def guess_level(self, rows: int) -> float:
         """ln of the candidates: batch and queue."""
         return math.log(max(1, rows + (len(self.queue) if self.queue is not None else 0)))

@@ -15,6 +15,8 @@ __all__ = ["Finding", "diagnose", "doctor"]
 
 _TAIL = 5
 """Log lines at the end of a run that are judged."""
+_LOW_TEMPERATURE, _HIGH_TEMPERATURE = 0.95, 0.15
+"""Shares of the repulsion on the hardest tenth of the negatives; 0.1 is an even push."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Finding:
     """One thing the doctor found.
 
     Attributes:
-        kind: "healthy", one of the health monitor's kinds, "above_guess", "diverging", "skipped", "unfinished" or
-            "no_figures".
+        kind: "healthy", one of the health monitor's kinds, "above_guess", "diverging", "skipped", "unfinished",
+            "low_temperature", "high_temperature" or "no_figures".
         severity: "ok", "note" or "problem".
         message: what was seen, with numbers.
         remedy: what usually helps; empty when nothing needs to be done.
@@ -61,6 +63,7 @@ def diagnose(run: str | Path | Run) -> list[Finding]:
     findings = _warned(records) + _diverging(records) + _skipped(run) + _unfinished(run, records)
     if not any(finding.kind == "guess" for finding in findings):
         findings += _above_guess(records)
+    findings += _temperature(records)
     findings.sort(key=lambda finding: ("problem", "note", "ok").index(finding.severity))
     if any(finding.severity == "problem" for finding in findings):
         return findings
@@ -126,6 +129,22 @@ def _diverging(records: Sequence[dict[str, Any]]) -> list[Finding]:
     message = f"the loss ends at {last:.4g}, far above its lowest {best:.4g}."
     remedy = "Usual remedies: a lower learning rate, a longer warm-up, clip_gradient=1."
     return [Finding("diverging", "problem", message, remedy)]
+
+
+def _temperature(records: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Whom the contrast pushes at the end of the run (the uniformity-tolerance dilemma of Wang and Liu 2021)."""
+    shares = [record["hardest_share"] for record in records[-_TAIL:] if record.get("hardest_share") is not None]
+    if not shares:
+        return []
+    share = statistics.median(shares)
+    message = f"{100 * share:.0f} % of the repulsion falls on the hardest tenth of the negatives."
+    if share > _LOW_TEMPERATURE:
+        remedy = "If rows of one meaning are among them they are pushed apart too: a higher temperature tolerates them."
+        return [Finding("low_temperature", "note", message, remedy)]
+    if share < _HIGH_TEMPERATURE:
+        remedy = "Near rows are hardly told apart: a lower temperature, or harder negatives, spread them."
+        return [Finding("high_temperature", "note", message, remedy)]
+    return []
 
 
 def _above_guess(records: Sequence[dict[str, Any]]) -> list[Finding]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.geometry import alignment, duplicate_rate, effective_rank, uniformity
+from counterpoint.geometry import alignment, duplicate_rate, effective_rank, hardest_share, uniformity
 
 __all__ = ["REMEDIES", "HealthMonitor", "HealthWarning", "Observation", "embedding_figures"]
 
@@ -56,6 +56,7 @@ class Observation:
     Attributes:
         figures: step, loss, guess, guessed_loss, gradient_norm, update_ratio, wait_share ...
         pair: (N, D) embeddings and their (N, D) positives, or None.
+        temperature: of their contrast with the other rows of the batch, or None when there is none.
         wait_per_step: seconds.
         settled: the warm-up is over.
         rate_share: learning rate over the schedule's highest.
@@ -63,6 +64,7 @@ class Observation:
 
     figures: dict[str, Any]
     pair: tuple[Tensor, Tensor] | None = None
+    temperature: float | None = None
     wait_per_step: float = 0.0
     settled: bool = True
     rate_share: float = 1.0
@@ -77,21 +79,25 @@ class _Watch:
     looks: int = 1
 
 
-def embedding_figures(first: Tensor, second: Tensor) -> dict[str, float]:
+def embedding_figures(first: Tensor, second: Tensor, temperature: float | None = None) -> dict[str, float]:
     """Effective rank, alignment, uniformity and duplicate rate of embeddings (N, D) and their positives (N, D).
 
-    The first 512 rows count; alignment, uniformity and duplicates are those of the normalised rows.
+    With the temperature of a contrast between them also the share of its push that falls on the hardest tenth of the
+    negatives. The first 512 rows count; all but the rank is that of the normalised rows.
     """
     first, second = first[:_ROWS].detach().float(), second[:_ROWS].detach().float()
     if len(first) < 2 or not (torch.isfinite(first).all() and torch.isfinite(second).all()):
         return {}
     unit, other = normalize(first, dim=1), normalize(second, dim=1)
     rank = float(effective_rank(first))
+    contrasted = temperature is not None and temperature > 0
+    share = {"hardest_share": hardest_share(unit, other, temperature=float(temperature or 1))} if contrasted else {}
     return {
         "effective_rank": rank if math.isfinite(rank) else 1.0,  # identical rows span nothing
         "alignment": float(alignment(unit, other)),
         "uniformity": float(uniformity(unit)),
         "duplicate_rate": float(duplicate_rate(first)),
+        **share,
     }
 
 
@@ -124,7 +130,7 @@ class HealthMonitor:
         figures = dict(seen.figures)
         dimension = 0
         if seen.pair is not None:
-            figures |= embedding_figures(*seen.pair)
+            figures |= embedding_figures(*seen.pair, seen.temperature)
             dimension = min(seen.pair[0].shape[-1], len(seen.pair[0]))
         found = []
         for kind, holds, value, message in _conditions(figures, seen, dimension):

@@ -137,6 +137,7 @@ class Journal:
             Observation(
                 figures=figures,
                 pair=pair,
+                temperature=self._system.pair_temperature(),
                 wait_per_step=self._wait / max(self._steps, 1),
                 settled=not prepared.warming_up(position),
                 rate_share=rate / prepared.settings.learning_rate if prepared.settings.learning_rate else 0.0,

@@ -181,7 +181,7 @@ def _loader(system: System, stage: Stage, rows: Rows, settings: TrainingSettings
         rows,
         getattr(system, stage.views or "views")(),
         system.collate,
-        batch=settings.batch,
+        batch=min(settings.batch, len(rows)),  # as for the whole data: a batch larger than what is read is all of it
         seed=derive(settings.seed, "data", stage.name) % 2**32,
         workers=settings.workers,
         shard=(process_index(), process_count()),
