@@ -34,6 +34,7 @@ class Case:
         swapped: two arguments that may change places.
         guess: (arguments) -> value when all rows are equal.
         linear: memory is linear in the rows.
+        tiled: computed in tiles, without a second derivative; False for an ordinary differentiable expression.
         least: fewest rows for which the loss is defined.
     """
 
@@ -49,6 +50,7 @@ class Case:
     swapped: tuple[str, str] | None = None
     guess: Callable[[Arguments], float] | None = None
     linear: bool = True
+    tiled: bool = True
     least: int = 1
 
     def __str__(self) -> str:
