@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pickle
 import signal
 import sys
@@ -68,7 +69,10 @@ def test_loss_falls_below_where_it_began(name: str, tmp_path: Path) -> None:
     rows = recipe_rows(name)[: min(recipe.training["batch"], len(recipe_rows(name)))]
     overrides = {"steps": 40, "log_every": 2, "schedule": "constant", "warmup_steps": 0, "warmup_fraction": 0.0}
     run = train(name, rows, out=tmp_path / "run", recipe="tiny", overrides=overrides, quiet=True)
-    excess = [line.get("guessed_loss", line["loss"]) - line.get("guess", 0.0) for line in run.metrics()]
+    stages = [line["stage"] for line in run.metrics()]
+    longest = max(dict.fromkeys(stages), key=stages.count)  # losses of other stages cannot be compared with its own
+    lines = [line for line in run.metrics() if line["stage"] == longest]
+    excess = [line.get("guessed_loss", line["loss"]) - line.get("guess", 0.0) for line in lines]
     assert np.mean(excess[-4:]) < excess[0] - 0.01, excess
 
 
@@ -80,12 +84,13 @@ def test_a_run_stopped_twice_ends_like_an_unbroken_one(
     total = whole.result()["steps"]
     cls = find_system(name).cls
     assert issubclass(cls, System)
-    before, stops = cls.before_step, {total // 3, 2 * total // 3}
+    before, stops, steps = cls.before_step, {total // 3, 2 * total // 3}, itertools.count()
 
     def stopping(self: System) -> None:
         before(self)
-        if self.clock.step in stops:
-            stops.discard(self.clock.step)
+        step = next(steps)  # of the whole run: the clock's begins again with every stage
+        if step in stops:
+            stops.discard(step)
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(cls, "before_step", stopping)
@@ -158,8 +163,10 @@ def _assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -
     scale = max(float(np.abs(value).max()) for key, value in wanted.items() if key.startswith("gradient"))
     assert scale > 0
     for key, value in wanted.items():
-        size = scale if key.startswith("gradient") else max(1.0, float(np.abs(value).max(initial=0.0)))
-        error = float(np.abs(found[key] - value).max(initial=0.0)) / size
+        finite = value[np.isfinite(value)]  # the mask of a text tower is not
+        size = scale if key.startswith("gradient") else max(1.0, float(np.abs(finite).max(initial=0.0)))
+        differs = found[key] != value
+        error = float(np.abs(found[key][differs] - value[differs]).max(initial=0.0)) / size
         assert error <= 1e-10, f"{key}: relative error {error:.1e}"
 
 
