@@ -16,10 +16,13 @@ from PIL import Image
 
 from counterpoint.data.errors import BadRow
 
-__all__ = ["EXTENSIONS", "decode", "encode_png", "looks_like_image"]
+__all__ = ["EXTENSIONS", "IGNORED", "decode", "decode_mask", "encode_png", "looks_like_image"]
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit: the pixels of 256 MB at 3 bytes each."""
+
+IGNORED = 255
+"""Value of mask pixels that count for nothing."""
 
 EXTENSIONS = frozenset(  # fmt: skip
     [
@@ -118,6 +121,32 @@ def decode(value: Any, *, max_pixels: int = MAX_PIXELS, smallest_side: int | Non
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on damaged bytes: all mean a bad row
         raise BadRow(_reason(error, value)) from error
+
+
+def decode_mask(value: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture of class numbers as (H, W) int64: one channel of 1, 8 or 16 bits, or a palette's numbers.
+
+    Args:
+        value: bytes, a path, a PIL image, or an array (H, W) of whole numbers.
+        max_pixels: width times height that is refused above.
+
+    Raises:
+        BadRow: not a picture, damaged, too large, or with more than one channel.
+    """
+    try:
+        if isinstance(value, np.ndarray | Image.Image):
+            found = np.asarray(value)
+        else:
+            with _pixel_limit(max_pixels), Image.open(_open_source(value), formats=_FORMATS) as image:
+                _check_size(image, max_pixels)
+                found = np.asarray(image)
+    except BadRow:
+        raise
+    except Exception as error:  # as in `decode`
+        raise BadRow(f"mask: {_reason(error, value)}") from error
+    if found.ndim != 2 or not found.size or found.dtype.kind not in "iub":
+        raise BadRow(f"a mask has one channel of class numbers, got shape {found.shape} of {found.dtype}")
+    return found.astype(np.int64)
 
 
 def encode_png(array: np.ndarray) -> bytes:

@@ -23,7 +23,7 @@ from pathlib import Path
 from counterpoint.data.cache import cache_folder
 from counterpoint.data.errors import DataError
 
-__all__ = ["Package", "PackageFiles", "fetch", "find_package"]
+__all__ = ["Package", "PackageFiles", "SystemPackage", "fetch", "find_package"]
 
 _MEMBER_LIMIT = 512 * 2**20  # bytes of one unpacked file; the largest that is read is below 100 MB
 
@@ -55,6 +55,27 @@ class Package:
         if self.light:
             return f"{sys.executable} -m pip install {self.name}=={self.version}"
         return f"{sys.executable} -m pip download --no-deps -d {cache_folder()} {self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class SystemPackage(Package):
+    """A package of Debian and the systems made from it, which puts its files into a fixed folder.
+
+    Attributes:
+        folder: where its files are.
+    """
+
+    module: str = ""
+    light: bool = True
+    folder: str = ""
+
+    def command(self) -> str:
+        """The command that installs it."""
+        return f"apt-get install {self.name}"
+
+    def unpacked(self) -> Path:
+        """Where the files are of one who unpacked the package into the cache folder instead of installing it."""
+        return cache_folder().joinpath(self.name, self.folder.lstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -117,6 +138,8 @@ def find_package(package: Package) -> PackageFiles:
     Raises:
         DataError: nowhere; gives the exact command.
     """
+    if isinstance(package, SystemPackage):
+        return _find_system_package(package)
     spec = importlib.util.find_spec(package.module)
     if spec is not None and spec.submodule_search_locations:
         try:
@@ -135,6 +158,16 @@ def find_package(package: Package) -> PackageFiles:
     if not zipfile.is_zipfile(wheels[0]):
         raise DataError(f"{wheels[0]} is damaged: delete it and run {package.command()}")
     return PackageFiles(package, _wheel_version(wheels[0]), wheel=wheels[0])
+
+
+def _find_system_package(package: SystemPackage) -> PackageFiles:
+    for folder in (Path(package.folder), package.unpacked()):
+        if folder.is_dir():
+            return PackageFiles(package, "as installed", folder=folder)
+    raise DataError(
+        f"system package {package.name} is needed and is not here; get it with: {package.command()} (or, without being "
+        f"root: apt-get download {package.name} && dpkg -x {package.name}_*.deb {cache_folder() / package.name})"
+    )
 
 
 def fetch(names: Sequence[str]) -> list[Path]:

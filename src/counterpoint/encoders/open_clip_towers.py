@@ -16,8 +16,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from counterpoint.encoders.attention_pool import attention_pool_tokens
 from counterpoint.encoders.hub import download, one_line
 from counterpoint.encoders.names import unknown_model
 from counterpoint.encoders.towers import Tokens, Towers, joined_blocks, layer_blocks, matching
@@ -104,7 +104,7 @@ class OpenClipTowers(Towers):
         if isinstance(visual, ModifiedResNet):
             stem = visual.stem(self._laid_out(images))
             features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(stem))))  # (B, C, h, w)
-            return attention_pool_places(visual.attnpool, features)
+            return attention_pool_tokens(visual.attnpool, features)[:, 1:]
         if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
             hidden = visual.ln_post(visual.transformer(visual._embeds(images)))  # (B, 1 + N, width)
             return hidden[:, 1:] if visual.proj is None else hidden[:, 1:] @ visual.proj
@@ -176,34 +176,6 @@ class OpenClipTowers(Towers):
         if isinstance(self.tokenizer, HFTokenizer):
             self.tokenizer.save_pretrained(str(folder / "tokenizer"))
         return {"source": "open_clip"}
-
-
-def attention_pool_places(attention: Any, features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, dim): every place, not only the mean, queries a ModifiedResNet's attention pool."""
-    places = features.flatten(2).permute(2, 0, 1)  # (h * w, B, C)
-    places = torch.cat([places.mean(dim=0, keepdim=True), places])
-    places = places + attention.positional_embedding[:, None]
-    pooled, _ = F.multi_head_attention_forward(
-        places,
-        places,
-        places,
-        places.shape[-1],
-        attention.num_heads,
-        in_proj_weight=None,
-        in_proj_bias=torch.cat([attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias]),
-        bias_k=None,
-        bias_v=None,
-        add_zero_attn=False,
-        dropout_p=0.0,
-        out_proj_weight=attention.c_proj.weight,
-        out_proj_bias=attention.c_proj.bias,
-        need_weights=False,
-        use_separate_proj_weight=True,
-        q_proj_weight=attention.q_proj.weight,
-        k_proj_weight=attention.k_proj.weight,
-        v_proj_weight=attention.v_proj.weight,
-    )
-    return pooled[1:].transpose(0, 1)
 
 
 def from_folder(folder: Path, *, weights: bool) -> OpenClipTowers:

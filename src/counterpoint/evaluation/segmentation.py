@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORED", "SegmentationScores", "confusion", "majority_cells", "segmentation_scores"]
+from counterpoint.data.images import IGNORED
 
-IGNORED = 255
-"""Value of mask pixels that count for nothing."""
+__all__ = ["IGNORED", "SegmentationScores", "confusion", "majority_cells", "segmentation_scores"]
 
 
 class SegmentationScores(NamedTuple):

@@ -7,6 +7,7 @@ degrees, every second one mirrored) lie on a 64 x 64 piece of a photograph; late
     text: the nouns that can be seen, "a dog and a house".
 
 Splits train (2,000), validation (300) and test (500), composed from different photographs: no background is shared.
+train-50 and train-100 are the first of train, for learning from few masks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from counterpoint.data.package_rows import made_once
 from counterpoint.data.packages import find_package
 from counterpoint.data.rows import Rows
 
-SPLITS = ("train", "validation", "test", "all")
+SPLITS = ("train", "validation", "test", "train-50", "train-100", "all")
 NEEDS = (*emoji.NEEDS, *photos.NEEDS)
 LICENCE = f"{emoji.LICENCE}; {photos.LICENCE}"
 
@@ -56,7 +57,9 @@ def rows(split: str) -> Rows:
     )
     if split == "all":
         return everything
-    return everything.select(np.array(list(everything.column("split"))) == split)
+    part, _, most = split.partition("-")
+    found = everything.select(np.array(list(everything.column("split"))) == part)
+    return found[: int(most)] if most else found
 
 
 def _compose() -> Iterator[dict[str, Any]]:
