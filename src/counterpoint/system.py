@@ -33,6 +33,7 @@ __all__ = [
     "find_system",
     "list_systems",
     "system_name",
+    "with_own_rate",
 ]
 
 Batch = dict[str, Any]
@@ -184,6 +185,20 @@ class Estimator:
         """Give back what `state` returned."""
         for name, value in {**tensors, **values}.items():
             setattr(self, name, value)
+
+
+def with_own_rate(
+    groups: Iterable[Mapping[str, Any]], parameters: Iterable[Tensor], scale: float
+) -> list[dict[str, Any]]:
+    """Parameter groups in which some parameters learn at `scale` times the rate, each still with its weight decay."""
+    chosen = {id(parameter) for parameter in parameters}
+    found = []
+    for group in groups:
+        for own in (False, True):
+            part = [parameter for parameter in group["params"] if (id(parameter) in chosen) == own]
+            if part:
+                found.append({**group, "params": part, **({"scale": scale} if own else {})})
+    return found
 
 
 @dataclass(frozen=True)

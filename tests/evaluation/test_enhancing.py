@@ -14,6 +14,7 @@ from counterpoint.data.images import encode_png
 from counterpoint.evaluation import evaluate
 from counterpoint.evaluation.enhancing import enhanced, psnr, ssim
 from counterpoint.system import System
+from counterpoint.views.image import Resize
 
 
 class Brighten(System):
@@ -23,6 +24,9 @@ class Brighten(System):
         super().__init__()
         self.factor = torch.nn.Parameter(torch.tensor(factor))
         self.modes: list[bool] = []
+
+    def preprocess(self) -> Resize:
+        return Resize(8)
 
     def enhance(self, images: torch.Tensor) -> torch.Tensor:
         self.modes.append(self.training)

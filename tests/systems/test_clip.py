@@ -95,7 +95,7 @@ def test_no_weight_decay_on_biases_norms_and_scale() -> None:
 @pytest.mark.parametrize("name", [TINY, "fixture:vit"])
 def test_the_text_tower_learns_at_its_own_rate(name: str) -> None:
     system = CLIP(name, text_learning_rate=0.1)
-    scale_of = {id(p): group["scale"] for group in system.parameter_groups() for p in group["params"]}
+    scale_of = {id(p): group.get("scale", 1.0) for group in system.parameter_groups() for p in group["params"]}
     names = {name: scale_of[id(parameter)] for name, parameter in system.named_parameters()}
     slow = {name for name, scale in names.items() if scale == 0.1}
     image = {name for name in names if ".visual." in name or ".image" in name or "logit_scale" in name}

@@ -149,7 +149,7 @@ def test_the_image_network_is_slow_and_norms_do_not_decay(backbone: str | None) 
     for group in system.parameter_groups():
         for parameter in group["params"]:
             assert id(parameter) not in scale
-            scale[id(parameter)], decay[id(parameter)] = group["scale"], group.get("weight_decay")
+            scale[id(parameter)], decay[id(parameter)] = group.get("scale", 1.0), group.get("weight_decay")
     slow = system.backbone if backbone else system.clip
     for name, parameter in system.named_parameters():
         if not parameter.requires_grad:

@@ -67,7 +67,8 @@ def predict(
     """Answer every row and write one JSON line each. Rows that cannot be used are counted and listed.
 
     `classify` writes id, label, probability and the `top` classes. Image-text models classify among `classes`
-    without having been trained on them.
+    without having been trained on them. `enhance` writes each picture at its own resolution into `out`/enhanced, and
+    beside its original into `out`/beside.
 
     Args:
         model: run directory, system or fitted classifier.

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.losses import clip_loss, siglip_loss
-from counterpoint.system import Batch, Features, System
+from counterpoint.system import Batch, Features, System, with_own_rate
 from counterpoint.views.captions import Captioned, PictureOrText, collate_captioned
 from counterpoint.views.image import OneView, Resize
 
@@ -110,13 +110,8 @@ class CLIP(System):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The text tower learns at its own rate; biases, norms and the scale have no weight decay."""
-        text = {id(self.encoder.get_parameter(name)) for name in self.encoder.text_parameters()}
-        groups = []
-        for group in super().parameter_groups():
-            for scale, of_text in ((1.0, False), (self.text_learning_rate, True)):
-                chosen = [parameter for parameter in group["params"] if (id(parameter) in text) == of_text]
-                groups.append({**group, "params": chosen, "scale": scale})
-        return [group for group in groups if group["params"]]
+        text = [self.encoder.get_parameter(name) for name in self.encoder.text_parameters()]
+        return with_own_rate(super().parameter_groups(), text, self.text_learning_rate)
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """image and text, unit rows (B, D), of what the batch holds."""

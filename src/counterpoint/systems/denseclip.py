@@ -19,7 +19,7 @@ from counterpoint.encoders.prompting import ContextDecoder, DecoderShape, contex
 from counterpoint.encoders.pyramid import SegmentationHead
 from counterpoint.encoders.windows import label_maps
 from counterpoint.losses import pixel_cross_entropy
-from counterpoint.system import Batch, Features, System, Term
+from counterpoint.system import Batch, Features, System, Term, with_own_rate
 from counterpoint.views.image import Resize
 from counterpoint.views.segmented import SegmentedView
 
@@ -156,15 +156,8 @@ class DenseCLIP(System):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The image network learns at its own rate; biases, norms and `gamma` have no weight decay."""
-        slow = {id(parameter) for parameter in (self.backbone or self.clip).parameters()}
-        groups = []
-        for group in super().parameter_groups():
-            parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-            for parameter in group["params"]:
-                parts[id(parameter) in slow].append(parameter)
-            scales = (1.0, self.backbone_learning_rate)
-            groups += [{**group, "params": part, "scale": s} for part, s in zip(parts, scales, strict=True) if part]
-        return groups
+        slow = (self.backbone or self.clip).parameters()
+        return with_own_rate(super().parameter_groups(), slow, self.backbone_learning_rate)
 
     def embed(self, batch: Batch) -> Tensor:
         """(B, D) of the whole picture; CLIP's image embedding, for a CLIP."""

@@ -20,8 +20,8 @@ class Enhancement(Protocol):
     """PSNR (dB) and SSIM of enhanced pictures against `target`, and of the pictures as they were.
 
     At the pictures' own resolution, rounded to 8 bits as they are written to a file. Rows without a target are left
-    out. `uniform_psnr` is what the best single factor reaches, the same for all values of all pictures and chosen on the
-    scored rows themselves: a model that only makes everything brighter stays below it.
+    out. `uniform_psnr` is what the best single factor reaches, the same for all values of all pictures and chosen on
+    the scored rows themselves: a model that only makes everything brighter stays below it.
 
     Attributes:
         factors: to choose from.
