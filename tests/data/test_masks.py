@@ -62,7 +62,17 @@ def test_sixteen_bits_and_one() -> None:
         "no such file.png",
         None,
     ],
-    ids=str,
+    ids=[
+        "three channels",
+        "float",
+        "no rows",
+        "colours",
+        "colours in a file",
+        "cut short",
+        "nothing",
+        "no file",
+        "none",
+    ],
 )
 def test_what_holds_no_numbers(value: object) -> None:
     with pytest.raises(BadRow):

@@ -224,7 +224,7 @@ def test_classifiers_are_scored_by_their_own_answers() -> None:
 
 def test_errors_say_what_to_do() -> None:
     model = ImageModel()
-    with pytest.raises(ValueError, match="no protocol is called 'knnn'; there are .*classification, few_shot"):
+    with pytest.raises(ValueError, match="no protocol is called 'knnn'; there are .*classification, .*few_shot"):
         evaluate(model, _rows(), protocols=["knnn"])
     with pytest.raises(ValueError, match="Knn has no 'neighbours'"):
         evaluate(model, _rows(), protocols={"knn": {"neighbours": 3}})

@@ -69,7 +69,8 @@ class BoundVerb:
             return {}
         options = list(options_of(self.system.cls))
         names = _free_names((option.name for option in options), taken, "system")
-        self.parser.add_group(f"the system: {self.system.cls.__name__}", _renamed(options, names))
+        title = f"the system: {self.system.cls.__name__}"
+        self.parser.add_group(title, _renamed(options, names), may_wait=True)
         return {new: old for old, new in names.items()}
 
     def _add_training(self) -> dict[str, str]:

@@ -66,6 +66,7 @@ class CommandParser:
             usage="%(prog)s",
         )
         self._options: dict[str, Option] = {}
+        self._needed: list[str] = []
         self.positionals: list[tuple[Option, str]] = []
 
     def add_positional(self, option: Option, *, many: bool = False) -> None:
@@ -73,13 +74,18 @@ class CommandParser:
         count = "*" if many else "?" if not option.required else ""
         self.positionals.append((option, count))
 
-    def add_group(self, title: str, options: Sequence[Option]) -> None:
-        """Options under a heading. A name that is taken already is left out."""
+    def add_group(self, title: str, options: Sequence[Option], *, may_wait: bool = False) -> None:
+        """Options under a heading. A name that is taken already is left out.
+
+        `may_wait`: those without a default need not be given here; a recipe may have them.
+        """
         group = self._parser.add_argument_group(title)
         for option in options:
             if option.name in self._options:
                 continue
             self._options[option.name] = option
+            if option.required and not may_wait:
+                self._needed.append(option.name)
             action = group.add_argument(
                 f"--{option.name}", type=option.hint, help=_help_text(option), metavar=_metavar(option)
             )
@@ -113,8 +119,9 @@ class CommandParser:
         places, named = self._split(argv)
         values = self._placed(places)
         given = {option.name for option, _ in named}
-        for name, option in self._options.items():
-            if option.required and name not in given:
+        for name in self._needed:
+            option = self._options[name]
+            if name not in given:
                 raise self._error(f"--{_dashed(name)} is missing ({option.text.rstrip('.') or option.kind})")
         words = []
         for option, text in named:

@@ -85,6 +85,8 @@ class DenseCLIP(System):
             raise ValueError(f"classes must be at least two different names, got {classes!r}")
         if contexts < 1 or not temperature > 0:
             raise ValueError(f"contexts must be at least 1, temperature above 0; got {contexts} and {temperature}")
+        if prompting not in ("post", "pre", "none"):
+            raise ValueError(f"prompting must be 'post', 'pre' or 'none', got {prompting!r}")
         self.clip = ClipEncoder(clip, trainable="none" if backbone else ["towers.model.visual."])
         self.backbone = ImageEncoder(backbone) if backbone else None
         seen = self.backbone or self.clip
