@@ -77,6 +77,20 @@ def test_every_picture_keeps_name_and_size(folder: Path, tmp_path: Path) -> None
     assert all(shape[0] == 1 for shape in model.shapes), "one picture at a time"
 
 
+def test_answers_do_not_lie_among_the_pictures_that_are_read(folder: Path) -> None:
+    (folder / "enhanced").mkdir()
+    mine = folder / "enhanced" / "a.png"
+    Image.fromarray(_picture(9, 8, 8)).save(mine)
+    before = mine.read_bytes()
+    for source in (folder, folder / "enhanced"):
+        with pytest.raises(ValueError, match="lies among the pictures of .*: choose an out elsewhere"):
+            predict(Brighten(), source, out=folder)
+    assert mine.read_bytes() == before and sorted(path.name for path in folder.glob("*.jsonl*")) == []
+    mine.unlink()
+    (folder / "enhanced").rmdir()
+    assert predict(Brighten(), folder, out=folder).predicted == 4  # nothing there yet that could be lost
+
+
 def test_an_original_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "enhanced").mkdir()
     for name in ("a.png", "b.png"):

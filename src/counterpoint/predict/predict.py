@@ -82,7 +82,7 @@ def predict(
         workers: processes that decode.
 
     Raises:
-        ValueError: the model cannot do the task, or no row could be used.
+        ValueError: the model cannot do the task, no row could be used, or answers would be written among the data.
     """
     if top < 1 or batch < 1:
         raise ValueError(f"top and batch must be at least 1, got top={top}, batch={batch}")
@@ -91,6 +91,7 @@ def predict(
     options = Options(path.parent, read_class_names(classes), top, batch, workers)
     opened = open_model(model)
     name = _choose(opened, task, options)
+    _check_apart(data, [path.parent / folder for folder in getattr(list_tasks()[name], "FOLDERS", ())])
     rows = open_rows(data, columns=columns)
     skipped: list[Skipped] = []
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,16 @@ def predict(
         reason = f": {skipped[0].id}: {skipped[0].reason}" if skipped else ""
         raise ValueError(f"none of the {len(rows)} rows of {rows.name} could be used{reason}")
     return Prediction(path, name, len(rows), predicted, skipped)
+
+
+def _check_apart(data: Any, folders: Sequence[Path]) -> None:
+    """Folders of pictures that a task writes must not hold pictures that it reads: one could take the other's place."""
+    if not isinstance(data, str | Path) or not Path(data).expanduser().is_dir():
+        return
+    source = Path(data).expanduser().resolve()
+    for folder in (found.resolve() for found in folders):
+        if source.is_relative_to(folder) or (folder.is_relative_to(source) and folder.is_dir()):
+            raise ValueError(f"{folder} lies among the pictures of {source}: choose an out elsewhere")
 
 
 def _choose(opened: Model, task: str | None, options: Options) -> str:

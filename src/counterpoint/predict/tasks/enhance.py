@@ -21,6 +21,8 @@ from counterpoint.predict.options import Options
 
 __all__ = ["answers", "beside", "file_name", "offered"]
 
+FOLDERS = ("enhanced", "beside")
+"""Where pictures are written, below `out`."""
 _ROWS_READ = 8
 """Rows in memory: they may hold the bytes of their pictures."""
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")

@@ -20,6 +20,8 @@ from counterpoint.storage import write_bytes
 
 __all__ = ["answers", "offered"]
 
+FOLDERS = ("masks", "overlays")
+"""Where pictures are written, below `out`."""
 _ROWS_READ = 8
 """Rows in memory: they may hold the bytes of their pictures."""
 
