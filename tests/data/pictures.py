@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
 
 RED, GREEN, BLUE = (220, 20, 20), (20, 200, 20), (20, 20, 220)
@@ -108,3 +109,12 @@ def dirty_folder(folder: Path, *, good: int = 970) -> tuple[int, dict[str, str]]
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return good, bad
+
+
+def damaged(data: st.DataObject, contents: list[bytes]) -> bytes:
+    """One of the contents with up to six bytes changed, and cut short."""
+    content = bytearray(data.draw(st.sampled_from(contents)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(1, len(content))) :]
+    return bytes(content)

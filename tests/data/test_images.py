@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import BLUE, GREEN, RED, animated, broken, encoded, odd, png_bomb, quarters, with_orientation
+from pictures import BLUE, GREEN, RED, animated, broken, damaged, encoded, odd, png_bomb, quarters, with_orientation
 from PIL import Image
 
 from counterpoint.data import BadRow
@@ -197,14 +197,11 @@ _SEEDS = [encoded(quarters(), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_bytes_give_a_picture_or_a_bad_row(data: st.DataObject) -> None:
-    content = bytearray(data.draw(st.sampled_from(_SEEDS)))
-    for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    del content[data.draw(st.integers(1, len(content))) :]
+    content = damaged(data, _SEEDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about odd metadata
         try:
-            assert decode(bytes(content), max_pixels=1_000_000).mode == "RGB"
+            assert decode(content, max_pixels=1_000_000).mode == "RGB"
         except BadRow as error:
             assert error.reason
 

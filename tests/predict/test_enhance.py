@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from counterpoint.predict import predict
-from counterpoint.predict.tasks.enhance import beside, file_name
+from counterpoint.predict.tasks.enhance import beside
 from counterpoint.system import System
 
 
@@ -100,26 +100,6 @@ def test_an_original_is_never_overwritten(tmp_path: Path) -> None:
     found = predict(Brighten(), rows, out=tmp_path)
     assert found.predicted == 1 and "take the place of the original" in found.skipped[0].reason
     assert (tmp_path / "enhanced" / "a.png").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("identity", "wanted"),
-    [("a.jpg", "a.jpg"), ("x/y.png", "x/y.png"), ("photo", "photo.enhanced.png"), ("Größe 1.jpeg", "Größe 1.jpeg")],
-)
-def test_plain_ids_are_file_names(identity: str, wanted: str) -> None:
-    assert file_name(identity).as_posix() == wanted
-
-
-def test_hostile_ids_stay_inside_and_apart(tmp_path: Path) -> None:
-    hostile = ["../../a.png", "/etc/a.png", "a\0.png", "..", "", "a//b.png", "_/_/a.png", "con:1.png", "a_.png"]
-    hostile += ["x" * 500, "x" * 501 + ".jpg", "é" * 200, "photo", "photo.enhanced.png", "photo.png", "a/.png", ".png"]
-    paths = [file_name(identity) for identity in hostile]
-    assert len({path.as_posix().lower() for path in paths}) == len(hostile)
-    for path in paths:
-        assert (tmp_path / path).resolve().is_relative_to(tmp_path.resolve())
-        assert not path.is_absolute() and all(len(part.encode()) <= 255 for part in path.parts)
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(b"")
 
 
 def test_large_pictures_are_made_smaller_where_both_are_shown() -> None:

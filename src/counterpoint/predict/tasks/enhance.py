@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,17 @@ from counterpoint.evaluation.embedding import Skipped
 from counterpoint.evaluation.enhancing import enhanced, read_picture
 from counterpoint.evaluation.model import Model
 from counterpoint.predict.options import Options
+from counterpoint.predict.pictures import JPEG, answer_pictures, file_name
 
-__all__ = ["answers", "beside", "file_name", "offered"]
+__all__ = ["answers", "beside", "offered"]
 
 FOLDERS = ("enhanced", "beside")
 """Where pictures are written, below `out`."""
-_ROWS_READ = 8
-"""Rows in memory: they may hold the bytes of their pictures."""
-_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
-_ENDINGS = (*_JPEG, ".png")
 _ADDED = ".enhanced.png"
+"""Put behind an id that does not end like a PNG or a JPEG."""
 _LARGEST_SIDE = 1024
 """Pixels of each half of the picture that shows both."""
 _GAP = 8
-_LONGEST_NAME = 180
-"""Bytes of a part of a path; file systems take 255, and endings come to it."""
 
 
 def offered(model: Any, options: Options) -> bool:
@@ -47,22 +41,13 @@ def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped])
     a PNG. `beside/NAME.jpg` shows the original on the left and the result on the right, each at most 1024 pixels wide
     and high. Pictures are worked on one at a time, whatever `batch` and `workers` say; a large one in strips.
     """
-    for position, row in enumerate(rows.scan(_ROWS_READ)):
-        identity = rows.row_id(position)
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            yield {"id": identity, **_answer(opened.system, row, identity, options.out)}
-        except BadRow as error:
-            skipped.append(Skipped(identity, str(error)))
+    yield from answer_pictures(rows, skipped, lambda row, name: _answer(opened.system, row, name, options.out))
 
 
 def _answer(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> dict[str, Any]:
-    if row.get("image") is None:
-        raise BadRow("no picture in the column 'image'")
     original = read_picture(row["image"])
     result = enhanced(system, original)
-    name = file_name(identity)
+    name = file_name(identity, added=_ADDED)
     both = name.with_name(f"{name.name}.jpg")
     contents = {"enhanced": (name, result), "beside": (both, beside(original, result))}
     for folder, (place, pixels) in contents.items():
@@ -74,26 +59,6 @@ def _answer(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> di
         "mean_after": float(result.mean() / 255),
         **{folder: f"{folder}/{place.as_posix()}" for folder, (place, _) in contents.items()},
     }
-
-
-def file_name(identity: str) -> Path:
-    """A relative path for a row's id, different for different ids: the id itself where that can be a picture's name.
-
-    An id that does not end like a PNG or a JPEG gets `.enhanced.png`. What no file may be called is replaced, and a
-    part of the id's hash is added.
-    """
-    ending = Path(identity).suffix.lower()
-    name = identity if ending in _ENDINGS else f"{identity}{_ADDED}"
-    parts = []
-    for part in name.split("/"):
-        clean = re.sub(r'[\x00-\x1f<>:"\\|?*]', "_", part).strip(". ") or "_"
-        parts.append(clean.encode(errors="replace")[:_LONGEST_NAME].decode(errors="ignore"))
-    path = Path(*parts)
-    if path.as_posix() == name and not identity.endswith(_ADDED):
-        return path
-    mark = hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:10]
-    stem = path.stem if path.suffix.lower() in _ENDINGS else path.name
-    return path.with_name(f"{stem}-{mark}{ending if ending in _ENDINGS else _ADDED}")
 
 
 def beside(original: np.ndarray, result: np.ndarray) -> np.ndarray:
@@ -112,7 +77,7 @@ def _write(path: Path, pixels: np.ndarray, original: Any) -> None:
     if isinstance(original, str | Path) and path.exists() and path.samefile(original):
         raise BadRow(f"the answer would take the place of the original {original}: give another out")
     buffer = io.BytesIO()
-    if path.suffix.lower() in _JPEG:
+    if path.suffix.lower() in JPEG:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
     else:
         Image.fromarray(pixels).save(buffer, "PNG")

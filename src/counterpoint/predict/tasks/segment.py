@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.data import BadRow, Rows
+from counterpoint.data import Rows
 from counterpoint.data.images import decode, encode_png
 from counterpoint.evaluation.embedding import Skipped
 from counterpoint.evaluation.model import Model
 from counterpoint.evaluation.segmenting import segmented
 from counterpoint.predict.options import Options
 from counterpoint.predict.overlay import class_colours, overlay
-from counterpoint.predict.tasks.enhance import file_name
+from counterpoint.predict.pictures import answer_pictures, file_name
 from counterpoint.storage import write_bytes
 
 __all__ = ["answers", "offered"]
 
 FOLDERS = ("masks", "overlays")
 """Where pictures are written, below `out`."""
-_ROWS_READ = 8
-"""Rows in memory: they may hold the bytes of their pictures."""
 
 
 def offered(model: Any, options: Options) -> bool:
@@ -43,19 +41,10 @@ def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped])
     """
     if options.class_names:
         raise ValueError("this model has its own classes: leave out `classes`")
-    for position, row in enumerate(rows.scan(_ROWS_READ)):
-        identity = rows.row_id(position)
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            yield {"id": identity, **_answer(opened.system, row, identity, options.out)}
-        except BadRow as error:
-            skipped.append(Skipped(identity, str(error)))
+    yield from answer_pictures(rows, skipped, lambda row, name: _answer(opened.system, row, name, options.out))
 
 
 def _answer(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> dict[str, Any]:
-    if row.get("image") is None:
-        raise BadRow("no picture in the column 'image'")
     picture = np.array(decode(row["image"]))
     labels = segmented(system, picture)
     names = getattr(system, "class_names", None)
