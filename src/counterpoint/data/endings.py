@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["AUDIO", "SIDECARS", "VIDEO"]
+__all__ = ["AUDIO", "POINTS", "SIDECARS", "VIDEO"]
 
 VIDEO = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"])
 AUDIO = frozenset([".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"])
+POINTS = frozenset([".ply", ".pcd", ".las", ".laz", ".bin", ".npy", ".npz"])
+"""Clouds of points. Some are endings of other things too, so a folder holds clouds only when it has no other media."""
 
 SIDECARS = frozenset(  # fmt: skip
     [

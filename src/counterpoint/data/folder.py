@@ -1,4 +1,4 @@
-"""A folder of pictures, clips or recordings, with or without class folders and captions."""
+"""A folder of pictures, clips, recordings or clouds of points, with or without class folders and captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.data.endings import AUDIO, SIDECARS, VIDEO
+from counterpoint.data.endings import AUDIO, POINTS, SIDECARS, VIDEO
 from counterpoint.data.errors import BadRow, DataError
 from counterpoint.data.images import EXTENSIONS, looks_like_image
 from counterpoint.data.readers import Reader, digest
@@ -31,6 +31,8 @@ _SPLITS = {
     "testing": "test",
 }
 _CAPTION_LIMIT = 2**20
+_WORDS = {"image": "text", "video": "text", "audio": "transcript"}
+"""Column for the .txt file beside a file."""
 
 
 @dataclass
@@ -56,9 +58,9 @@ class FolderReader(Reader):
         base: the folder.
         names: relative paths one after another, as the file system spells them.
         ends: (N,) int64, where each path ends in `names`.
-        media: column the file goes into ("image", "video", "audio").
+        media: column the file goes into ("image", "video", "audio", "points").
         labels: (N,) class indices, or None.
-        captions: whether `text` is read from the .txt file beside each file.
+        captions: whether `text` (`transcript` of a recording) is read from the .txt file beside each file.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class FolderReader(Reader):
     ) -> None:
         self._base, self._names, self._ends = base, names, ends
         self._media, self._labels, self._captions = media, labels, captions
-        self.columns = (media, *(["label"] if labels is not None else []), *(["text"] if captions else []))
+        self.columns = (media, *(["label"] if labels is not None else []), *([_WORDS[media]] if captions else []))
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -94,7 +96,7 @@ class FolderReader(Reader):
         if self._labels is not None:
             row["label"] = int(self._labels[index])
         if self._captions:
-            row["text"] = _caption(path.with_suffix(".txt"))
+            row[_WORDS[self._media]] = _caption(path.with_suffix(".txt"))
         return row
 
     def column(self, name: str) -> Iterator[Any]:
@@ -132,8 +134,8 @@ def open_folder(base: Path, *, split: str | None, name: str) -> Rows:
     Class folders: when every file lies in a folder below `base`, the first folder is its class. Split
     folders: when those first folders are all called train, validation, test (or val, dev ...), they are
     splits; the rows are those of `split`, by default of train, with "all" everything. Captions: when at least
-    half of the files have a .txt file beside them, it is `text`, and files without one are left out and
-    listed.
+    half of the files have a .txt file beside them, it is `text` (of recordings the `transcript`), and files without
+    one are left out and listed.
 
     Raises:
         DataError: nothing usable; says what was found.
@@ -154,7 +156,7 @@ def open_folder(base: Path, *, split: str | None, name: str) -> Rows:
     names = bytes(found.names)
     captioned = np.frombuffer(found.captioned, dtype=np.uint8).astype(bool)
     labels, class_names = _labels(names, ends)
-    captions = media == "image" and bool(captioned.mean() >= 0.5)
+    captions = media in _WORDS and bool(captioned.mean() >= 0.5)
     reader = FolderReader(base, names, ends, media=media, labels=labels, captions=captions)
     skipped = found.skipped
     indices = None
@@ -183,8 +185,11 @@ def _find_media(base: Path) -> tuple[str, _Found]:
         others |= kinds[media].others
     media = max(kinds, key=lambda kind: len(kinds[kind].ends))
     if not kinds[media].ends:
+        media, kinds["points"] = "points", _walk(base, POINTS, sniff=False)
+    if not kinds[media].ends:
         seen = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in others.most_common(5))
-        raise DataError(f"{base}: no pictures, clips or recordings in it; found: {seen or 'nothing, it is empty'}")
+        found = seen or "nothing, it is empty"
+        raise DataError(f"{base}: no pictures, clips, recordings or clouds of points in it; found: {found}")
     return media, kinds[media]
 
 

@@ -11,12 +11,13 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -179,6 +180,8 @@ def find_package(package: Package) -> PackageFiles:
 def fetch(names: Sequence[str]) -> list[Path]:
     """Download the packages that built-in sets need into the cache folder; those already here are left alone.
 
+    System packages are unpacked there without being installed, which needs no root but `apt-get` and `dpkg`.
+
     Args:
         names: of built-in sets ("lee"), or of packages ("gensim" or "gensim==4.4.0").
 
@@ -193,9 +196,12 @@ def fetch(names: Sequence[str]) -> list[Path]:
         try:
             found = find_package(package)
         except DataError:
-            if package.light:
+            if isinstance(package, SystemPackage):
+                _unpack(package)
+            elif package.light:
                 raise
-            _download(package)
+            else:
+                _download(package)
             found = find_package(package)
         places.append(found.wheel or found.folder or Path())
     return places
@@ -212,8 +218,7 @@ def _wanted(names: Sequence[str]) -> list[Package]:
         if name in needs:
             wanted += needs[name]
         elif base in known:
-            package = known[base]
-            wanted.append(Package(package.name, version or package.version, package.module, package.light))
+            wanted.append(replace(known[base], version=version or known[base].version))
         else:
             raise DataError(f"no built-in set and no package of one is called {name!r}; sets: {', '.join(needs)}")
     return list(dict.fromkeys(wanted))
@@ -234,6 +239,28 @@ def _download(package: Package) -> None:
             raise DataError(f"downloading {package.name}=={package.version} failed: {reason[0]}")
         for wheel in wheels:
             wheel.replace(cache_folder() / wheel.name)
+
+
+def _unpack(package: SystemPackage) -> None:
+    """Download a system package and move its files into the cache folder, whole or not at all."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise DataError(f"{package.name} is a package of Debian and its relatives, and there is no apt-get here")
+    print(f"downloading {package.name}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".download-") as folder:
+        done = subprocess.run(
+            ["apt-get", "download", package.name], cwd=folder, capture_output=True, text=True, check=False
+        )
+        found = list(Path(folder).glob("*.deb"))
+        if not done.returncode and found:
+            unpack = ["dpkg", "-x", str(found[0]), str(Path(folder, "files"))]
+            done = subprocess.run(unpack, capture_output=True, text=True, check=False)
+        if done.returncode or not found:
+            reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
+            raise DataError(f"getting {package.name} failed: {reason[0]}; or install it: {package.command()}")
+        target = cache_folder() / package.name
+        if target.exists():  # unpacked before, by hand or in part: its folder was not found in it
+            shutil.rmtree(target)
+        Path(folder, "files").replace(target)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from counterpoint.data import BadRow, Rows, list_builtins, open_rows, open_sources
-from counterpoint.data.images import decode
 from counterpoint.data.open import builtin_module
 from counterpoint.evaluation.embedding import embed_all
 from counterpoint.evaluation.retrieval import cosine
 from counterpoint.evaluation.scoring import system_score
 from counterpoint.evaluation.task import main_space
+from counterpoint.reporting.thumbnails import drawn_column, thumbnail
 from counterpoint.run import Run
 
 __all__ = ["Sample", "open_report_rows", "take_sample"]
@@ -33,10 +33,11 @@ class Sample:
         system: what embedded them.
         rows: N rows.
         spaces: space -> (N, D), or (N, L, D) for token spaces.
-        pictures: N thumbnails, or None where the rows have no picture.
+        pictures: N thumbnails, or None where the rows have nothing to draw.
         texts: N texts, or None.
         labels: N names of classes, or None.
         source: where the rows come from, in words.
+        column: what the thumbnails show: "image", "video" ...
     """
 
     system: Any
@@ -46,6 +47,7 @@ class Sample:
     texts: list[str] | None
     labels: list[str] | None
     source: str
+    column: str = "image"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,8 +59,8 @@ class Sample:
 
     @property
     def captioned(self) -> bool:
-        """Pictures and texts in one space."""
-        both = {"image", "text"} <= set(self.spaces)
+        """Pictures (or clips, recordings, scans) and texts in one space."""
+        both = {self.column, "text"} <= set(self.spaces)
         return both and self.pictures is not None and self.texts is not None
 
     def score(self, queries: Tensor, keys: Tensor) -> np.ndarray:
@@ -116,26 +118,23 @@ def take_sample(system: Any, rows: Rows, count: int, seed: int) -> Sample:
     ids, spaces = embed_all(system, chosen)
     found = {row["id"]: row for row in chosen.scan() if not isinstance(row, BadRow)}
     kept = [found[identity] for identity in ids]
+    column = drawn_column(rows.columns) or "image"
     return Sample(
         system=system,
         rows=kept,
         spaces=spaces,
-        pictures=_pictures(kept),
+        pictures=_pictures(kept, column),
         texts=_texts(kept),
         labels=_labels(kept, rows.class_names),
         source=f"{len(kept)} of the {len(rows)} rows of {rows.name}",
+        column=column,
     )
 
 
-def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[Image.Image] | None:
-    if any(row.get("image") is None for row in rows):
+def _pictures(rows: Sequence[Mapping[str, Any]], column: str) -> list[Image.Image] | None:
+    if any(row.get(column) is None for row in rows):
         return None
-    found = []
-    for row in rows:
-        image = decode(row["image"], smallest_side=_SIDE)
-        image.thumbnail((_SIDE, _SIDE))
-        found.append(image)
-    return found
+    return [thumbnail(column, row[column], _SIDE) for row in rows]
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> list[str] | None:
