@@ -17,20 +17,20 @@ class Term:
 
     Attributes:
         total: sum over the counted things, scalar, differentiable.
-        count: how many were counted (tensor or number), not differentiable.
+        count: how many were counted (tensor or number), not differentiable; None for a mean over the rows.
         guess: loss of a guesser for the mean (ln N, ln K), for the health line.
         weight: factor of this term in the sum.
     """
 
     total: Tensor
-    count: Tensor | float = 1.0
+    count: Tensor | float | None = None
     guess: float | None = None
     weight: float = 1.0
 
     @classmethod
     def mean(cls, value: Tensor, *, guess: float | None = None, weight: float = 1.0) -> Term:
         """A value that is already the mean over the whole batch."""
-        return cls(value, 1.0, guess, weight)
+        return cls(value, None, guess, weight)
 
 
 @dataclass

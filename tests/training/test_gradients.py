@@ -18,6 +18,7 @@ from counterpoint.system import Term
 from counterpoint.training.devices import make_fabric
 from counterpoint.training.gradients import Gradients
 from counterpoint.training.settings import TrainingSettings
+from counterpoint.training.terms import uneven_counts
 from counterpoint.training.train import train
 from processes import run_on_processes
 
@@ -195,3 +196,10 @@ def test_terms_that_are_no_scalars_are_named(terms: Any, words: str) -> None:
     toy.loss = lambda features: terms  # type: ignore[method-assign]
     with pytest.raises(TypeError, match=words):
         gradients_of(toy, make_batch(3), None)
+
+
+def test_a_count_of_one_is_a_count() -> None:
+    """On one process of several: all must send the same number of counts, or they wait for ever."""
+    value = torch.ones(())
+    terms = {"counted": Term(value, 1), "mean": Term.mean(value), "plain": Term(value)}
+    assert uneven_counts(terms) == {"counted": 1}

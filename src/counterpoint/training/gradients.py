@@ -27,7 +27,7 @@ from counterpoint.training.caching import (
 )
 from counterpoint.training.randomness import seed_everything
 from counterpoint.training.results import StepResult, averaged, check_features, detached, first_rows, summed
-from counterpoint.training.terms import Combined, as_terms, combine, total_counts, uneven
+from counterpoint.training.terms import Combined, as_terms, combine, total_counts, uneven_counts
 
 __all__ = ["Gradients"]
 
@@ -197,7 +197,7 @@ class Gradients:
             seed_everything(*seed, "process", process_index())
             if len(pieces) == 1:
                 first = self._piece(pieces[0])
-                counts = {name: term.count for name, term in first[0].items() if uneven(term)}
+                counts = uneven_counts(first[0])
         totals = total_counts({**counts, " rows": float(sum(rows))}, self.fabric.device)
         with self._together():
             for piece, size in zip(pieces, rows, strict=True):
@@ -223,7 +223,7 @@ class Gradients:
         with torch.no_grad(), keeping_batch_norm(self.system):
             for piece in pieces:
                 terms, _ = self._piece(piece)
-                found = {name: term.count for name, term in terms.items() if uneven(term)}
+                found = uneven_counts(terms)
                 self._all_even = not found
                 if not found:
                     return {}

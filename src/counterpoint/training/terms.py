@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoint.distributed import reduce_sum
 from counterpoint.system import System, Term
 
-__all__ = ["Combined", "as_terms", "combine", "total_counts", "uneven"]
+__all__ = ["Combined", "as_terms", "combine", "total_counts", "uneven_counts"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def as_terms(values: Mapping[str, Tensor | Term], system: System, rows: int) -> 
     return terms
 
 
-def uneven(term: Term) -> bool:
-    """True for a sum over a count of its own; a count left at 1 means a mean over the rows."""
-    return isinstance(term.count, Tensor) or term.count != 1.0
+def uneven_counts(terms: Mapping[str, Term]) -> dict[str, Tensor | float]:
+    """Counts of the terms that are sums. Their number is the same on every process, whatever the counts are."""
+    return {name: term.count for name, term in terms.items() if term.count is not None}
 
 
 def total_counts(counts: Mapping[str, Tensor | float], device: torch.device) -> dict[str, Tensor]:
@@ -93,9 +93,11 @@ def combine(terms: Mapping[str, Term], denominators: Mapping[str, Tensor | float
     return Combined(loss, parts, guess if guessed is not None else None, guessed)
 
 
-def _divide(total: Tensor, count: Tensor | float) -> Tensor:
-    """total / count, and 0 where nothing was counted."""
+def _divide(total: Tensor, count: Tensor | float | None) -> Tensor:
+    """total / count, and 0 where nothing was counted; a mean stays as it is."""
+    if count is None:
+        return total
     if isinstance(count, Tensor):
         count = count.to(device=total.device, dtype=torch.promote_types(total.dtype, torch.float32))
         return total / count.clamp(min=torch.finfo(torch.float32).tiny)
-    return total if count == 1.0 else total / max(float(count), 1e-30)
+    return total / max(float(count), 1e-30)
