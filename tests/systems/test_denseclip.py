@@ -69,7 +69,7 @@ def test_every_variant_learns_what_it_should(seen: str, prompting: str) -> None:
     assert features["logits"].shape[2] >= features["scores"].shape[2]
     terms = system.loss(features)
     assert list(terms) == ["decode", "auxiliary"]
-    sum(term.total / term.count * term.weight for term in terms.values()).backward()  # type: ignore[union-attr, operator]
+    sum(term.total * term.weight for term in terms.values()).backward()  # type: ignore[union-attr, operator]
     learnt = {name.split(".")[0] for name, p in system.named_parameters() if p.grad is not None and bool(p.grad.any())}
     network = "backbone" if "backbone" in clip else "clip"
     expected = {network, "head", "contexts", *({"decoder"} if prompting != "none" else ())}
@@ -92,8 +92,8 @@ def test_the_loss_by_hand() -> None:
         return float(-(logs * (batch["mask"] != 255)).sum() / batch["mask"].numel())
 
     decode, auxiliary = terms["decode"], terms["auxiliary"]
-    assert float(decode.total / decode.count) == pytest.approx(by_hand(features["logits"]), rel=1e-5)  # type: ignore[union-attr, operator]
-    assert float(auxiliary.total / auxiliary.count) == pytest.approx(by_hand(features["scores"] / 0.1), rel=1e-5)  # type: ignore[union-attr, operator]
+    assert float(decode.total) == pytest.approx(by_hand(features["logits"]), rel=1e-5)  # type: ignore[union-attr, operator]
+    assert float(auxiliary.total) == pytest.approx(by_hand(features["scores"] / 0.1), rel=1e-5)  # type: ignore[union-attr, operator]
     assert auxiliary.weight == 0.3  # type: ignore[union-attr]
     assert list(_system(auxiliary=0.0).loss(features)) == ["decode"]
 

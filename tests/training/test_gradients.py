@@ -131,7 +131,7 @@ def plain_uncoupled(toy: UncoupledToy, batches: list[dict[str, Any]]) -> Tensor:
     terms = toy.loss(features)
     uneven = terms["uneven"]
     assert isinstance(uneven, Term) and isinstance(terms["mean"], Tensor)
-    (terms["mean"] + 0.5 * uneven.total / uneven.count).backward()
+    (terms["mean"] + 0.5 * uneven.total / uneven.count).backward()  # type: ignore[operator]
     return torch.cat([p.grad.reshape(-1).double() for p in toy.parameters() if p.grad is not None])
 
 
