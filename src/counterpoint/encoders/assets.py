@@ -8,7 +8,7 @@ then loads the system's weights over them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -93,6 +93,29 @@ def find(kind: str, name: str) -> Asset | None:
             return asset
     stored = [f"{asset.config.get('kind')} {asset.config.get('name')!r}" for asset in assets]
     raise ValueError(f"{folder} stores no {kind} encoder {name!r}; it has: {', '.join(stored) or 'none'}")
+
+
+def stored_kind(name: str, kinds: Sequence[str]) -> str | None:
+    """The kind of the encoder that a name stands for: of a run ("run:PATH"), or inside `loading`; None elsewhere.
+
+    Args:
+        name: of the encoder.
+        kinds: those that count; of a run's encoders the first of one of them is taken.
+
+    Raises:
+        ValueError: a run without an encoder of these kinds.
+    """
+    folder = _FOLDER.get()
+    if folder is not None:
+        stored = [asset for asset in read(folder) if asset.config.get("name") == name]
+    elif name.startswith("run:"):
+        stored = read(Path(name.removeprefix("run:").partition("?")[0]).expanduser() / "assets")
+    else:
+        return None
+    found = next((str(asset.config["kind"]) for asset in stored if asset.config.get("kind") in kinds), None)
+    if found is None:
+        raise ValueError(f"{name} stores no encoder of these kinds: {', '.join(kinds)}")
+    return found
 
 
 def of_run(path: str | Path, kind: str) -> Asset:
