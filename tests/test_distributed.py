@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from counterpoint import distributed
+from counterpoint import batch_norm, distributed
 from counterpoint.losses import nt_xent
 from processes import ProcessError, run_on_processes
 
@@ -173,8 +173,8 @@ def _batches(kind: str) -> list[Tensor]:
 
 
 def _global_norm(kind: str, momentum: float | None) -> dict[str, Tensor]:
-    module = distributed.convert_batch_norm(_network(kind, momentum))
-    assert isinstance(module[0], distributed.GlobalBatchNorm)
+    module = batch_norm.convert_batch_norm(_network(kind, momentum))
+    assert isinstance(module[0], batch_norm.GlobalBatchNorm)
     batches = _batches(kind)
     weights = [_rows(*batch.shape, seed=5) for batch in batches]
     return _normalise(module, [_own(batch) for batch in batches], weights)
@@ -196,9 +196,9 @@ def test_convert_batch_norm_keeps_parameters_buffers_and_mode() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2, momentum=0.3, affine=False)))
     module.eval()
     before = module.state_dict()
-    converted = distributed.convert_batch_norm(module)
+    converted = batch_norm.convert_batch_norm(module)
     norm = converted[1][0]
-    assert isinstance(norm, distributed.GlobalBatchNorm)
+    assert isinstance(norm, batch_norm.GlobalBatchNorm)
     assert norm.momentum == 0.3
     assert norm.weight is None
     assert not norm.training
@@ -207,7 +207,7 @@ def test_convert_batch_norm_keeps_parameters_buffers_and_mode() -> None:
 
 def test_global_batch_norm_wants_a_batch() -> None:
     with pytest.raises(ValueError, match="at least 2 dimensions"):
-        distributed.GlobalBatchNorm(3)(torch.zeros(3))
+        batch_norm.GlobalBatchNorm(3)(torch.zeros(3))
 
 
 def test_across_processes_names_what_is_no_argument() -> None:

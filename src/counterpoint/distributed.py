@@ -5,15 +5,18 @@ With one process every function here is the identity, so callers never ask how m
 Convention for gradients. Every process computes the same loss from the same gathered rows, so each already holds
 the whole gradient of those rows. `gather` hands a process the part of its own rows, times the number of processes;
 averaging the parameter gradients afterwards (`average_gradients`) then gives exactly the one-process gradient,
-for unequal numbers of rows as well.
+for unequal numbers of rows as well. The trainer, which shares the tiles of large losses out (`Members`), takes the
+sum over the processes of the gradients of a process's own rows instead (`own_gradients`), which is the same where
+all hold the whole gradient.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,21 +24,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 __all__ = [
-    "GlobalBatchNorm",
+    "Members",
     "across_processes",
     "average_gradients",
     "barrier",
     "broadcast_module",
-    "convert_batch_norm",
     "gather",
     "gather_objects",
+    "own_gradients",
     "process_count",
     "process_index",
     "reduce_sum",
     "start",
+    "sum_over_processes",
 ]
 
 Loss = TypeVar("Loss", bound=Callable[..., Tensor])
+_Tile = TypeVar("_Tile")
 
 
 def start(backend: str | None = None) -> None:
@@ -148,6 +153,81 @@ def gather(rows: Any) -> Any:
     return _gather_tensor(rows)
 
 
+def own_gradients(gradients: Mapping[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """The part of a process's own rows of the sum over the processes of gradients of gathered rows.
+
+    Args:
+        gradients: name -> (sum of n, ...), the same names and shapes on every process.
+        rows: that this process handed to `gather`.
+
+    Returns:
+        name -> (n, ...).
+    """
+    counts = torch.zeros(process_count(), dtype=torch.int64)
+    counts[process_index()] = rows
+    device = next(iter(gradients.values())).device if gradients else counts.device
+    counts = reduce_sum(counts.to(device)).cpu()
+    own = {}
+    for name in sorted(gradients):
+        gradient = gradients[name].contiguous()
+        padded = gradient.new_zeros((process_count(), int(counts.max()), *gradient.shape[1:]))
+        for place, piece in enumerate(gradient.split(counts.tolist())):
+            padded[place, : len(piece)] = piece
+        found = torch.empty_like(padded[0])
+        dist.reduce_scatter_single(found, padded.flatten(0, 1))
+        own[name] = found[:rows]
+    return own
+
+
+class Members:
+    """The processes as a party that shares out the tiles of large losses (see `losses.sharing`)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.members = process_count()
+        self._device = device
+
+    def mine(self, tiles: Iterable[_Tile]) -> Iterator[_Tile]:
+        """Every tile belongs to one process, in turn."""
+        return itertools.islice(tiles, process_index(), None, process_count())
+
+    def summed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Sum over the processes.
+
+        Raises:
+            RuntimeError: on every process when `compute` fails on one.
+        """
+        return tuple(reduce_sum(part) for part in self._computed(compute))
+
+    def logsumexp(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Logarithm of the sum over the processes of the exponentials; -inf where all are.
+
+        Raises:
+            RuntimeError: on every process when `compute` fails on one.
+        """
+        found = []
+        for part in self._computed(compute):
+            peak = part.clone()
+            dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+            level = peak.masked_fill(peak == float("-inf"), 0.0)
+            found.append(reduce_sum(torch.exp(part - level)).log() + level)
+        return tuple(found)
+
+    def _computed(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What this process computes; nobody is left waiting for one that failed."""
+        failure: RuntimeError | None = None
+        parts: tuple[Tensor, ...] = ()
+        try:
+            parts = compute()
+        except RuntimeError as error:
+            failure = error
+        failed = reduce_sum(torch.tensor(float(failure is not None), device=self._device))
+        if failure is not None:
+            raise failure
+        if failed > 0:
+            raise RuntimeError("another process failed in a loss, perhaps out of memory")
+        return parts
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace every gradient by its mean over the processes, once, after backward.
 
@@ -214,65 +294,6 @@ class _SumOverProcesses(torch.autograd.Function):
         return reduce_sum(gradients[0].contiguous())
 
 
-class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation over the rows of all processes, differentiable, on any device and backend.
-
-    Same parameters, buffers and values as `torch.nn.BatchNorm1d/2d/3d` on the concatenated batch.
-    """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"input must have at least 2 dimensions (N, C, ...), got {tuple(input.shape)}")
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) -> the same shape."""
-        if process_count() == 1 or not (self.training or not self.track_running_stats):
-            return super().forward(input)
-        self._check_input_dim(input)
-        axes = [0, *range(2, input.dim())]
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        count = values.new_tensor([values.numel() / max(values.shape[1], 1)])
-        total = _SumOverProcesses.apply(torch.cat([values.sum(axes), count]))  # (C + 1,)
-        size = total[-1].detach()
-        mean = total[:-1] / size  # (C,)
-        centred = values - mean.view(shape)
-        variance = _SumOverProcesses.apply(centred.square().sum(axes)) / size  # (C,)
-        self._update_running(mean.detach(), variance.detach(), size)
-        normed = centred * torch.rsqrt(variance + self.eps).view(shape)
-        if self.affine:
-            normed = normed * self.weight.view(shape) + self.bias.view(shape)
-        return normed.to(input.dtype)
-
-    def _update_running(self, mean: Tensor, variance: Tensor, size: Tensor) -> None:
-        if not (self.training and self.track_running_stats):
-            return
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        unbiased = variance * size / (size - 1).clamp(min=1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
-
-
-def convert_batch_norm(module: nn.Module) -> nn.Module:
-    """Put a `GlobalBatchNorm` in the place of every BatchNorm below `module`; parameters and buffers are kept.
-
-    A layer whose attribute `sees_all_rows` is true stays as it is: it runs inside a loss, on rows already gathered.
-    """
-    for name, child in list(module.named_children()):
-        if getattr(child, "sees_all_rows", False):
-            continue
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, GlobalBatchNorm):
-            new = GlobalBatchNorm(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-            )
-            new.weight, new.bias = child.weight, child.bias
-            new.running_mean, new.running_var = child.running_mean, child.running_var
-            new.num_batches_tracked = child.num_batches_tracked
-            new.train(child.training)
-            setattr(module, name, new)
-        else:
-            convert_batch_norm(child)
-    return module
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of `value` over all processes, same shape, whose backward sums too: for statistics shared by all."""
+    return value if process_count() == 1 else _SumOverProcesses.apply(value)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from counterpoint.data import Rows, open_rows
-from counterpoint.distributed import average_gradients, convert_batch_norm, process_count, process_index
+from counterpoint.batch_norm import convert_batch_norm
+from counterpoint.distributed import average_gradients, process_count, process_index
 from counterpoint.run import build_system
 from counterpoint.system import Stage, System, find_system
 from counterpoint.training.devices import make_fabric

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.losses.sharing import party_for
 from counterpoint.losses.tiles import Similarity, first_order
 
 __all__ = ["logsumexp_similarity", "logsumexp_within"]
@@ -40,11 +41,12 @@ def _forward(problem: Similarity, columns_too: bool) -> tuple[Tensor, Tensor]:
     bound = problem.upper_bound()
     if bound <= 2 * reach:  # not so for a NaN, which goes the careful way into the loss
         level = max(0.0, bound - reach)
-        sums = _sums_at_level(problem, level, columns_too)
+        sums = problem.party.summed(lambda: _sums_at_level(problem, level, columns_too))
         smallest = min(float(total.min()) for total in (sums if columns_too else sums[:1]))
         if smallest >= math.exp(-reach):
             return sums[0].log() + level, sums[1].log() + level
-    return _sums_above_peaks(problem, columns_too)
+    row, column = problem.party.logsumexp(lambda: _sums_above_peaks(problem, columns_too))
+    return row, column
 
 
 def _sums_at_level(problem: Similarity, level: float, columns_too: bool) -> tuple[Tensor, Tensor]:
@@ -110,6 +112,11 @@ class _Upstream:
     column: Tensor
     column_gradient: Tensor | None
 
+    def times(self, factor: int) -> _Upstream:
+        """The same with larger incoming gradients."""
+        column = None if self.column_gradient is None else factor * self.column_gradient
+        return _Upstream(self.row, factor * self.row_gradient, self.column, column)
+
     def common_level(self) -> float | None:
         """A level within `REACH` of all log-sum-exps, or None."""
         levels = self.row if self.column_gradient is None else torch.cat([self.row, self.column])
@@ -149,7 +156,10 @@ def _share(sums: Tensor, gradient: Tensor, level: float) -> Tensor:
 
 
 def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool, bool]) -> list[Tensor | None]:
-    """Gradients of query, key (both without the factor `scale`) and bias; those not in `needs` are None."""
+    """Gradients of query, key (both without the factor `scale`) and bias; those not in `needs` are None.
+
+    Those of this member's tiles, times the number of members: see `sharing`.
+    """
     needs_query, needs_key, needs_bias = needs
     query = torch.zeros_like(problem.query) if needs_query else None
     key = query if problem.within else torch.zeros_like(problem.key) if needs_key else None
@@ -157,6 +167,9 @@ def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool,
     buffer = problem.buffer()
     scratch = torch.empty_like(buffer)
     level = upstream.common_level()
+    members = problem.party.members
+    if members > 1:
+        upstream = upstream.times(members)
     for rows, columns in problem.tiles():
         tile = problem.logits(rows, columns, buffer)  # (n, m)
         if level is None:
@@ -188,7 +201,9 @@ class _LogSumExp(torch.autograd.Function):
         columns_too: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(query.device.type, enabled=False):
-            row, column = _forward(Similarity(query, key, float(scale), bias, skip), columns_too)
+            problem = Similarity(query, key, float(scale), bias, skip, party=party_for(len(query) * len(key)))
+            row, column = _forward(problem, columns_too)
+        ctx.party = problem.party
         ctx.save_for_backward(query, key, scale, bias, skip, row, column)
         ctx.columns_too = columns_too
         return row, column
@@ -200,7 +215,7 @@ class _LogSumExp(torch.autograd.Function):
         needs = ctx.needs_input_grad
         factor = float(scale)
         with torch.autocast(query.device.type, enabled=False):
-            problem = Similarity(query, key, factor, bias, skip)
+            problem = Similarity(query, key, factor, bias, skip, party=ctx.party)
             upstream = _Upstream(row, gradients[0], column, gradients[1] if ctx.columns_too else None)
             wanted = (needs[0] or needs[2], needs[1], needs[3])
             of_query, of_key, of_bias = _backward(problem, upstream, wanted)
@@ -219,8 +234,10 @@ class _LogSumExpWithin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, scale: Tensor, skip: Tensor) -> Tensor:
         with torch.autocast(rows.device.type, enabled=False):
-            problem = Similarity(rows, rows, float(scale), None, skip, within=True)
+            party = party_for(len(rows) ** 2)
+            problem = Similarity(rows, rows, float(scale), None, skip, within=True, party=party)
             level, _ = _forward(problem, columns_too=True)
+        ctx.party = problem.party
         ctx.save_for_backward(rows, scale, skip, level)
         return level
 
@@ -230,7 +247,7 @@ class _LogSumExpWithin(torch.autograd.Function):
         rows, scale, skip, level = ctx.saved_tensors
         factor = float(scale)
         with torch.autocast(rows.device.type, enabled=False):
-            problem = Similarity(rows, rows, factor, None, skip, within=True)
+            problem = Similarity(rows, rows, factor, None, skip, within=True, party=ctx.party)
             upstream = _Upstream(level, gradients[0], level, gradients[0])
             found, _, _ = _backward(problem, upstream, (True, True, False))
             assert found is not None

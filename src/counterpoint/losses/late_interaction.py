@@ -16,6 +16,7 @@ from counterpoint.losses.checks import (
     same_width,
     smoothing,
 )
+from counterpoint.losses.sharing import party_for
 from counterpoint.losses.tiles import first_order, token_tiles, working_dtype
 
 
@@ -174,13 +175,20 @@ class _MeanOfMax(torch.autograd.Function):
     def forward(
         ctx: Any, image: Tensor, text: Tensor, image_weight: Tensor, text_weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        of_image = image.new_empty(len(image), len(text))
-        of_text = torch.empty_like(of_image)
-        with torch.autocast(image.device.type, enabled=False):
-            for rows, columns in token_tiles(image, text):
+        party = party_for(image.shape[:2].numel() * text.shape[:2].numel())
+
+        def visited() -> tuple[Tensor, Tensor]:
+            of_image = image.new_zeros(len(image), len(text))
+            of_text = torch.zeros_like(of_image)
+            for rows, columns in party.mine(token_tiles(image, text, party.members)):
                 scores = _similarities(image[rows], text[columns])  # (i, n1, t, n2)
                 of_image[rows, columns] = torch.einsum("ikt,ik->it", scores.amax(3), image_weight[rows])
                 of_text[rows, columns] = torch.einsum("itr,tr->it", scores.amax(1), text_weight[columns])
+            return of_image, of_text
+
+        with torch.autocast(image.device.type, enabled=False):
+            of_image, of_text = party.summed(visited)
+        ctx.party = party
         ctx.save_for_backward(image, text, image_weight, text_weight)
         return of_image, of_text
 
@@ -189,8 +197,11 @@ class _MeanOfMax(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         image, text, image_weight, text_weight = ctx.saved_tensors
         image_gradient, text_gradient = torch.zeros_like(image), torch.zeros_like(text)
+        party = ctx.party
+        if party.members > 1:  # of its own tiles, times the number of members: see `sharing`
+            gradients = tuple(party.members * gradient for gradient in gradients)
         with torch.autocast(image.device.type, enabled=False):
-            for rows, columns in token_tiles(image, text):
+            for rows, columns in party.mine(token_tiles(image, text, party.members)):
                 scores = _similarities(image[rows], text[columns])  # (i, n1, t, n2)
                 best_text, best_image = scores.argmax(3, keepdim=True), scores.argmax(1, keepdim=True)
                 of_image = gradients[0][rows, columns][:, None] * image_weight[rows][:, :, None]  # (i, n1, t)

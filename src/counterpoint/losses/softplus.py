@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.losses.sharing import party_for
 from counterpoint.losses.tiles import Similarity, first_order
 
 __all__ = ["sum_softplus"]
@@ -26,9 +27,13 @@ class _SumSoftplus(torch.autograd.Function):
         needs = ctx.needs_input_grad
         of_query = torch.zeros_like(query) if needs[0] or needs[2] else None
         of_key = torch.zeros_like(key) if needs[1] else None
-        total, of_bias = query.new_zeros(()), query.new_zeros(())
-        with torch.autocast(query.device.type, enabled=False):
-            problem = Similarity(query, key, float(scale), bias.reshape(1).expand(len(key)), skip, within=False)
+        of_bias = query.new_zeros(())
+        party = party_for(len(query) * len(key))
+        problem = Similarity(query, key, float(scale), bias.reshape(1).expand(len(key)), skip, party=party)
+
+        def visited() -> tuple[Tensor]:
+            nonlocal of_bias
+            total = query.new_zeros(())
             buffer = problem.buffer()
             scratch = torch.empty_like(buffer)
             for rows, columns in problem.tiles():
@@ -42,15 +47,19 @@ class _SumSoftplus(torch.autograd.Function):
                     of_query[rows].addmm_(tile, key[columns])
                 if of_key is not None:
                     of_key[columns].addmm_(tile.T, query[rows])
+            return (total,)
+
+        with torch.autocast(query.device.type, enabled=False):
+            (total,) = party.summed(visited)
         of_scale = None if of_query is None else (query * of_query).sum()
-        ctx.factor = float(scale)
+        ctx.factor, ctx.members = float(scale), party.members
         ctx.save_for_backward(of_query, of_key, of_scale, of_bias)
         return total
 
     @staticmethod
     @first_order
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+        gradient = gradients[0] * ctx.members  # of its own tiles, times the number of members: see `sharing`
         of_query, of_key, of_scale, of_bias = ctx.saved_tensors
         of_rows = [None if of_rows is None else of_rows * (gradient * ctx.factor) for of_rows in (of_query, of_key)]
         return *of_rows, None if of_scale is None else of_scale * gradient, of_bias * gradient, None

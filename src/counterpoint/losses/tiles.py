@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.losses.sharing import ALONE, Party
+
 __all__ = ["Similarity", "first_order", "token_tiles", "working_dtype"]
 
 TILE = 4096
@@ -48,9 +50,14 @@ def _bounds(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def token_tiles(first: Tensor, second: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Tiles of the pairs of (N, n1, D) and (M, n2, D): at most `TILE_TOKENS` similarities, or one pair."""
+def token_tiles(first: Tensor, second: Tensor, members: int = 1) -> Iterator[tuple[slice, slice]]:
+    """Tiles of the pairs of (N, n1, D) and (M, n2, D): at most `TILE_TOKENS` similarities, or one pair.
+
+    With more members at least about four tiles each.
+    """
     pairs = max(1, TILE_TOKENS // (first.shape[1] * second.shape[1]))
+    if members > 1:
+        pairs = max(1, min(pairs, len(first) * len(second) // (4 * members)))
     width = min(len(second), max(1, math.isqrt(pairs)))
     for rows in _bounds(len(first), max(1, pairs // width)):
         for columns in _bounds(len(second), width):
@@ -67,6 +74,7 @@ class Similarity:
         bias: (M,) or (N, M), or None.
         skip: (N, S) columns left out of row i's sum, and of that column's sum.
         within: rows against themselves; only tiles on and above the diagonal are visited.
+        party: who visits the tiles.
     """
 
     query: Tensor
@@ -75,6 +83,13 @@ class Similarity:
     bias: Tensor | None
     skip: Tensor | None
     within: bool = False
+    party: Party = ALONE
+
+    def _side(self) -> int:
+        """Rows and columns of a tile: with more members at least four tiles each."""
+        size = TILE_WITHIN if self.within else TILE
+        members = self.party.members
+        return size if members == 1 else min(size, math.ceil(max(len(self.query), len(self.key)) / (2 * members)))
 
     def upper_bound(self) -> float:
         """A number that no logit exceeds, from the lengths of the rows; NaN where a row or the bias has one."""
@@ -83,8 +98,11 @@ class Similarity:
         return bound if self.bias is None else bound + float(self.bias.max())
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """(rows, columns) of each tile; with `within`, both grids are the same and columns >= rows."""
-        size = TILE_WITHIN if self.within else TILE
+        """(rows, columns) of this member's tiles; with `within`, both grids are the same and columns >= rows."""
+        return self.party.mine(self._all_tiles())
+
+    def _all_tiles(self) -> Iterator[tuple[slice, slice]]:
+        size = self._side()
         for rows in _bounds(len(self.query), size):
             for columns in _bounds(len(self.key), size):
                 if not self.within or columns.start >= rows.start:
@@ -92,7 +110,7 @@ class Similarity:
 
     def buffer(self) -> Tensor:
         """Room for one tile, used for all of them."""
-        size = TILE_WITHIN if self.within else TILE
+        size = self._side()
         return self.query.new_empty(min(size, len(self.query)) * min(size, len(self.key)))
 
     def logits(self, rows: slice, columns: slice, buffer: Tensor) -> Tensor:

@@ -15,7 +15,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from counterpoint.distributed import gather, gather_objects, process_count, process_index, reduce_sum
+from counterpoint.distributed import (
+    Members,
+    gather,
+    gather_objects,
+    own_gradients,
+    process_count,
+    process_index,
+    reduce_sum,
+)
+from counterpoint.losses.sharing import using
 from counterpoint.system import System, Term
 from counterpoint.training.caching import (
     CachedFeatures,
@@ -43,6 +52,19 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
     )
+
+
+def _own_gradients(leaves: Features, local: Features) -> Features:
+    """Gradients of this process's rows; those of cached features are also put where their second pass finds them."""
+    reached = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    if not reached:
+        return {}
+    own = own_gradients(reached, len(local[next(iter(reached))]))
+    own = {name: gradient for name, gradient in own.items() if local[name].requires_grad}
+    for name, gradient in own.items():
+        if local[name].is_leaf:
+            local[name].grad = gradient
+    return own
 
 
 class Gradients:
@@ -165,14 +187,18 @@ class Gradients:
                 with self.fabric.autocast():
                     local = self._encode(pieces[0])
             check_features(local, self.system)
-        features = gather(local)
+        features, leaves = self._meeting(local)
         seed_everything(*seed, "loss")  # the same everywhere: every process computes the same loss
         with self._together():
-            with self.fabric.autocast():
+            with self.fabric.autocast(), self._sharing():
                 combined = combine(as_terms(self._loss(features), self.system, first_rows(features)))
             self._backward(combined.loss if weight == 1 else combined.loss * weight)
+        own = _own_gradients(leaves, local)
+        with self._together():
             if cache is not None:
                 cache.replay()
+            elif own:
+                torch.autograd.backward([local[name] for name in own], list(own.values()))
         return StepResult(
             loss=combined.loss.detach(),
             parts=combined.parts,
@@ -182,6 +208,29 @@ class Gradients:
             local=detached(local),
             rows=batch_rows(batch),
         )
+
+    def _meeting(self, local: Features) -> tuple[Features, Features]:
+        """Features of all processes, and those of them that are leaves, whose gradient has to go back to its rows.
+
+        With one process the graph goes on instead, and there are no leaves.
+        """
+        if process_count() == 1:
+            return dict(local), {}
+        with torch.no_grad():
+            features = gather(local)
+        # Cached features do not know which of them have a gradient, and some processes may have cached theirs.
+        names = sorted(features)
+        wanted = reduce_sum(
+            torch.tensor([float(local[name].requires_grad) for name in names], device=self.fabric.device)
+        )
+        leaves = {
+            name: features[name].requires_grad_() for name, count in zip(names, wanted.tolist(), strict=True) if count
+        }
+        return features, leaves
+
+    def _sharing(self) -> contextlib.AbstractContextManager[None]:
+        """Large losses share their tiles out among the processes."""
+        return using(Members(self.fabric.device)) if process_count() > 1 else contextlib.nullcontext()
 
     # Systems whose rows never meet.
 

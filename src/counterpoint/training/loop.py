@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.batch_norm import convert_batch_norm
 from counterpoint.data import Rows
 from counterpoint.distributed import (
     average_gradients,
     barrier,
     broadcast_module,
-    convert_batch_norm,
     gather,
     process_count,
     process_index,
