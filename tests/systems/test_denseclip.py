@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from counterpoint.data import Rows
 from counterpoint.encoders.prompting import DecoderShape
 from counterpoint.encoders.windows import label_maps
 from counterpoint.losses import box_region_loss
@@ -245,3 +246,11 @@ def test_the_score_map_learns_from_boxes_alone() -> None:
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _system(**arguments).name_features()
+
+
+def test_names_that_are_not_those_of_the_masks_are_refused() -> None:
+    system = _system()
+    with pytest.raises(ValueError, match="classes are .*: give them with --classes"):
+        system.prepare(Rows.from_list([{"image": b"", "mask": b""}], class_names=["ground", "sky"]))
+    with pytest.warns(UserWarning, match="the masks of .* name no classes; read as 0 "):
+        assert system.prepare(Rows.from_list([{"image": b"", "mask": b""}])) == {}

@@ -29,7 +29,7 @@ class Rows(Sequence[Row]):
 
     Attributes:
         name: what the user called the source.
-        class_names: names of the classes; `label` is then an index into it. None when labels have no names.
+        class_names: names of the classes; `label`, or the numbers in `mask`, are indices into it. None without names.
         skipped: (id, reason) of entries that were left out when the source was opened.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from counterpoint.data import Rows
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.encoders.dense import Dense, DenseStages
 from counterpoint.encoders.guiding import text_tower
@@ -111,6 +113,20 @@ class DenseCLIP(System):
             self.decoder = ContextDecoder(dim, shape, inner if self.prompting == "pre" else dim)
         if self.prompting == "post":
             self.gamma = nn.Parameter(torch.full((dim,), gamma))
+
+    def prepare(self, rows: Rows) -> dict[str, Any]:
+        """Nothing is kept; the names must be those of the masks.
+
+        Raises:
+            ValueError: the data name their classes otherwise.
+        """
+        if rows.class_names is None:
+            told = ", ".join(f"{number} {name}" for number, name in enumerate(self.class_names))
+            warnings.warn(f"the masks of {rows.name} name no classes; read as {told} (--classes)", stacklevel=2)
+        elif tuple(rows.class_names) != self.class_names:
+            own, found = ", ".join(self.class_names), ", ".join(rows.class_names)
+            raise ValueError(f"classes are {own}, but those of {rows.name} are {found}: give them with --classes")
+        return {}
 
     def views(self) -> SegmentedView:
         """A square of the picture and of its mask."""

@@ -54,6 +54,7 @@ def rows(split: str) -> Rows:
     everything = Rows(
         made_once(f"collages-{_REVISION}-{SIDE}px-{versions}", _SCHEMA, _compose),
         name=f"collages:{split}",
+        class_names=CLASSES,
     )
     if split == "all":
         return everything
