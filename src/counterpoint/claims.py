@@ -2,6 +2,10 @@
 
 A claim file states the data, the arms (a system with overrides each), the comparisons, the direction and the seeds.
 Every arm is trained and evaluated once a seed; a comparison looks at the paired differences over the seeds.
+
+An arm may build on another run: `before` states that one like an arm, and "run:before" among the arm's own arguments
+stands for it. Equal ones are trained once a seed. Where `before` has an `evaluation`, its scores are the arm's too,
+under names that begin with `before/`. `full` may hold `before`, training settings of the longer runs that are built on.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from counterpoint.training.train import train
 __all__ = ["ClaimResult", "Comparison", "judge", "read_claim", "reproduce"]
 
 CONFIDENCE = 0.95
+EARLIER = "run:before"
 _COMPARISON_KEYS = ("treatment", "baseline", "metric", "direction", "margin")
 
 
@@ -124,19 +129,50 @@ def judge(differences: list[float], margin: float) -> tuple[float, tuple[float, 
     return mean, (low, high), verdict
 
 
-def _run_arm(claim: Mapping[str, Any], arm: Mapping[str, Any], seed: int, folder: Path, full: bool) -> dict[str, float]:
-    """Train (or fit) one arm with one seed and return its scores by name."""
-    extra = claim.get("full", {}) if full else {}
-    arguments = merged(arm.get("arguments", {}), extra.get("arguments", {}))
+class _Runs:
+    """The runs of one seed below a folder: an arm, and what it builds on."""
+
+    def __init__(self, claim: Mapping[str, Any], seed: int, folder: Path, full: bool) -> None:
+        self._claim, self._seed, self._folder = claim, seed, folder
+        self._extra = claim.get("full", {}) if full else {}
+        self._earlier: dict[str, tuple[Path, dict[str, float]]] = {}
+
+    def scores(self, name: str) -> dict[str, float]:
+        """Train (or fit) an arm and score it; what it builds on is scored as `before/...` where it asks for that."""
+        arm = self._claim["arms"][name]
+        folder = self._folder / f"{name}-{self._seed}"
+        arguments = merged(arm.get("arguments", {}), self._extra.get("arguments", {}))
+        scores: dict[str, float] = {}
+        if "before" in arm:
+            earlier, found = self._built(arm["before"])
+            scores |= {f"before/{metric}": value for metric, value in found.items()}
+            arguments = {key: f"run:{earlier}" if value == EARLIER else value for key, value in arguments.items()}
+        _run(self._claim, {**arm, "arguments": arguments}, self._seed, folder, self._extra.get("training", {}))
+        return scores | _scores(self._claim, arm, folder, self._seed)
+
+    def _built(self, arm: Mapping[str, Any]) -> tuple[Path, dict[str, float]]:
+        """Folder and scores of a run that arms build on; equal ones run once."""
+        key = json.dumps(arm, sort_keys=True)
+        if key not in self._earlier:
+            folder = self._folder / f"before-{len(self._earlier)}-{self._seed}"
+            _run(self._claim, arm, self._seed, folder, self._extra.get("before", {}))
+            found = _scores(self._claim, arm, folder, self._seed) if "evaluation" in arm else {}
+            self._earlier[key] = folder, found
+        return self._earlier[key]
+
+
+def _run(
+    claim: Mapping[str, Any], arm: Mapping[str, Any], seed: int, folder: Path, training: Mapping[str, Any]
+) -> None:
+    """Train or fit one arm with one seed."""
     info = find_system(arm["system"])
-    data = arm.get("data", claim.get("data"))
+    data, arguments = arm.get("data", claim.get("data")), arm.get("arguments", {})
     if info.trains:
-        training = {**arm.get("training", {}), **extra.get("training", {}), "seed": seed}
-        train(info.name, data, out=folder, recipe=arm.get("recipe"), arguments=arguments, overrides=training)
+        settings = {**arm.get("training", {}), **training, "seed": seed}
+        train(info.name, data, out=folder, recipe=arm.get("recipe"), arguments=arguments, overrides=settings)
     else:
         options = {key: arm[key] for key in ("model", "shots", "validation", "augmentations") if key in arm}
         fit(info.name, data, out=folder, arguments=arguments, seed=seed, **options)
-    return _scores(claim, arm, folder, seed)
 
 
 def _scores(claim: Mapping[str, Any], arm: Mapping[str, Any], folder: Path, seed: int) -> dict[str, float]:
@@ -208,10 +244,10 @@ def reproduce(
     scores: dict[str, dict[str, list[float]]] = {arm: {} for arm in claim["arms"]}
     with tempfile.TemporaryDirectory(prefix="counterpoint-claim-") as scratch:
         for seed in wanted:
-            for arm_name, arm in claim["arms"].items():
+            runs = _Runs(claim, seed, Path(scratch), full)
+            for arm_name in claim["arms"]:
                 print(f"{name}: arm {arm_name}, seed {seed}", flush=True)
-                found = _run_arm(claim, arm, seed, Path(scratch) / f"{arm_name}-{seed}", full)
-                for metric, value in found.items():
+                for metric, value in runs.scores(arm_name).items():
                     scores[arm_name].setdefault(metric, []).append(value)
     comparisons = [_compare(comparison, scores) for comparison in claim["comparisons"]]
     target.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoint.data import Rows, open_rows
 from counterpoint.batch_norm import convert_batch_norm
+from counterpoint.data import Rows, open_rows
 from counterpoint.distributed import average_gradients, process_count, process_index
 from counterpoint.run import build_system
 from counterpoint.system import Stage, System, find_system

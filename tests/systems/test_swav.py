@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from counterpoint.data import open_rows
 from counterpoint.batch_norm import GlobalBatchNorm, convert_batch_norm
+from counterpoint.data import open_rows
 from counterpoint.systems.swav import SwAV, encode_crops
 from counterpoint.training.optimisers import build_optimiser
 from counterpoint.training.settings import TrainingSettings

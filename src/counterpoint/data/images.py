@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from counterpoint.data.errors import BadRow
+from counterpoint.data.media import head_of, media_source
 
 __all__ = ["EXTENSIONS", "IGNORED", "decode", "decode_mask", "encode_png", "looks_like_image"]
 
@@ -156,25 +156,8 @@ def encode_png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _open_source(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        if not len(value):
-            raise BadRow("empty file (0 bytes)")
-        return io.BytesIO(value)
-    if not isinstance(value, (str, Path)):
-        raise BadRow(f"{type(value).__name__} is no picture: give bytes, a path, a PIL image or an array")
-    if "://" in str(value)[:16]:
-        raise BadRow(f"{str(value)[:80]!r} is an address; pictures are read from the disk only")
-    path = Path(value)
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:
-        raise BadRow(f"cannot read the file: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
-        raise BadRow("not a regular file")
-    if status.st_size == 0:
-        raise BadRow("empty file (0 bytes)")
-    return path
+def _open_source(value: Any) -> Path | io.BytesIO:
+    return media_source(value, "picture", "bytes, a path, a PIL image or an array")
 
 
 @contextmanager
@@ -268,16 +251,9 @@ def _reason(error: Exception, value: Any) -> str:
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
         return f"too many pixels: {error}"
     if isinstance(error, Image.UnidentifiedImageError):
-        head = _head(value).lstrip().lower()
+        head = head_of(_open_source(value)).lstrip().lower()
         if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"<head", b"<body")):
             return "HTML or XML text, not a picture"
         return "not a picture that can be decoded"
     text = " ".join(str(error).split())
     return f"damaged picture: {text or type(error).__name__}"
-
-
-def _head(value: Any) -> bytes:
-    if isinstance(value, (str, Path)):
-        with Path(value).open("rb") as file:
-            return file.read(256)
-    return bytes(value[:256])

@@ -20,6 +20,7 @@ from counterpoint.data.labels import code_labels
 from counterpoint.data.readers import ORIGINAL_ID, check_column
 from counterpoint.data.rows import Rows, concatenate
 from counterpoint.data.shards import open_shards
+from counterpoint.data.sweeps import find_sweeps, open_sweeps
 from counterpoint.data.tables import KINDS, TableReader
 
 __all__ = ["builtin_module", "list_builtins", "open_rows", "open_sources"]
@@ -58,7 +59,7 @@ def open_rows(
             - a built-in name (`list_builtins()`), with a split if wanted: "emoji", "emoji:test",
               "emoji:train+flags";
             - a folder of pictures, clips or recordings, with or without class folders (`open_folder`), or of
-              tables, or of tar shards;
+              tables, or of tar shards, or of laser sweeps as KITTI and nuScenes lay them out (`open_sweeps`);
             - a csv, tsv, jsonl, txt or parquet file, also as .gz (`TableReader`);
             - a web-dataset tar (`open_shards`), or a pattern of several: "shards/{000..009}.tar",
               "shards/*.tar";
@@ -153,6 +154,8 @@ def _open_builtin(name: str, split: str | None) -> Rows:
 def _open_path(source: str, split: str | None, root: Path | None, id_column: str | None) -> Rows:
     paths = _matching(source)
     if len(paths) == 1 and paths[0].is_dir():
+        if find_sweeps(paths[0]):
+            return open_sweeps(paths[0], split=split, name=source)
         inside = _tables_in(paths[0])
         if not inside:
             return open_folder(paths[0], split=split, name=source)

@@ -14,7 +14,7 @@ from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.encoders.guiding import stage_maps
 from counterpoint.encoders.image import ImageEncoder
 
-__all__ = ["Dense", "DenseStages"]
+__all__ = ["Dense", "DenseStages", "first_tokens"]
 
 LEVELS = 4
 
@@ -129,15 +129,23 @@ def _transformer_maps(visual: VisionTransformer, images: Tensor) -> Dense:
     if images.shape[2] % patch or images.shape[3] % patch:
         sides = f"{images.shape[3]} x {images.shape[2]}"
         raise ValueError(f"pictures of {sides} pixels are no whole number of patches of {patch}: change view.size")
-    patches = visual.conv1(images)  # (B, width, h, w)
-    size = (patches.shape[2], patches.shape[3])
-    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-    hidden = torch.cat([start, patches.flatten(2).transpose(1, 2)], dim=1)  # (B, 1 + h * w, width)
-    hidden = visual.ln_pre(hidden + resized_positions(visual.positional_embedding, *size).to(hidden.dtype))
+    hidden, size = first_tokens(visual, images)
     places = _spread(len(visual.transformer.resblocks))
     hidden, found = visual.transformer.forward_intermediates(hidden, indices=places)
     maps = [tokens[:, 1:].transpose(1, 2).unflatten(2, size) for tokens in found]
     return _with_tokens(maps, visual.ln_post(hidden) @ visual.proj, size)
+
+
+def first_tokens(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """What enters the first block of a CLIP transformer: class token and patches (B, 1 + h * w, width), and (h, w).
+
+    Positions are resized where pictures have another size than those that it was trained on.
+    """
+    patches = visual.conv1(images)  # (B, width, h, w)
+    size = (patches.shape[2], patches.shape[3])
+    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    hidden = torch.cat([start, patches.flatten(2).transpose(1, 2)], dim=1)
+    return visual.ln_pre(hidden + resized_positions(visual.positional_embedding, *size).to(hidden.dtype)), size
 
 
 def _timm_maps(encoder: ImageEncoder, images: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.encoders.guiding import prompt_features
 
-__all__ = ["ContextDecoder", "DecoderShape", "contextual_features", "short_tokens"]
+__all__ = ["ContextDecoder", "CrossAttention", "DecoderShape", "contextual_features", "short_tokens"]
 
 
 def short_tokens(encoder: ClipEncoder, names: tuple[str, ...], length: int) -> Tensor:
@@ -80,7 +80,7 @@ class DecoderShape:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
-class _Attention(nn.Module):
+class CrossAttention(nn.Module):
     """Multi-head attention without biases but the last, and dropout behind it."""
 
     def __init__(self, shape: DecoderShape) -> None:
@@ -103,7 +103,7 @@ class _Layer(nn.Module):
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
         width = shape.width
-        self.self_attn, self.cross_attn = _Attention(shape), _Attention(shape)
+        self.self_attn, self.cross_attn = CrossAttention(shape), CrossAttention(shape)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width),

@@ -1,4 +1,4 @@
-"""Towers from transformers: CLIP and SigLIP models of the hub or of a folder."""
+"""Towers from transformers: CLIP, SigLIP and X-CLIP models of the hub or of a folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from counterpoint.encoders.hub import one_line, quiet
 from counterpoint.encoders.towers import Tokens, Towers, joined_blocks, layer_blocks, matching
+from counterpoint.encoders.xclip_weights import VideoWeights, split_xclip
 from counterpoint.views.image import CLIP_MEAN, CLIP_STD
 
 __all__ = ["TransformersTowers"]
 
-_KINDS = ("clip", "siglip")
+_KINDS = ("clip", "siglip", "xclip")
 
 
 class TransformersTowers(Towers):
@@ -27,7 +28,12 @@ class TransformersTowers(Towers):
         model: the model.
         tokenizer: its tokenizer.
         preprocess: {"mean": ..., "std": ...} of its image processor.
+
+    Attributes:
+        video: of an X-CLIP, the weights on top of its CLIP, until somebody takes them.
     """
+
+    video: VideoWeights | None = None
 
     def __init__(self, model: Any, tokenizer: Any, preprocess: dict[str, Any]) -> None:
         super().__init__()
@@ -115,7 +121,12 @@ def from_pretrained(source: str, *, local: bool) -> TransformersTowers:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{source}: cannot be loaded as a CLIP-like model: {one_line(error)}") from error
-    return TransformersTowers(model, tokenizer, _preprocess(source, options))
+    video = None
+    if config.model_type == "xclip":
+        model, video = split_xclip(model)
+    towers = TransformersTowers(model, tokenizer, _preprocess(source, options))
+    towers.video = video
+    return towers
 
 
 def _preprocess(source: str, options: dict[str, Any]) -> dict[str, Any]:

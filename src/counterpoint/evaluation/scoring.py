@@ -11,7 +11,7 @@ from counterpoint.evaluation.embedding import inference
 from counterpoint.evaluation.retrieval import Score
 from counterpoint.system import System
 
-__all__ = ["answers_rows", "system_score"]
+__all__ = ["answers_rows", "system_score", "takes_names"]
 
 _TILE_ELEMENTS = 8_000_000
 
@@ -45,6 +45,14 @@ def _tokens(rows: Tensor) -> int:
 
 
 def answers_rows(model: object) -> bool:
-    """Whether a model has classes of its own: its `classify` takes rows and nothing else."""
+    """Whether a model has classes of its own: its `classify` needs rows and nothing else."""
     method = getattr(model, "classify", None)
-    return method is not None and "class_names" not in inspect.signature(method).parameters
+    if method is None:
+        return False
+    names = inspect.signature(method).parameters.get("class_names")
+    return names is None or names.default is not names.empty
+
+
+def takes_names(model: object) -> bool:
+    """Whether such a model may be told other classes: its `classify` takes rows and, if wanted, `class_names`."""
+    return answers_rows(model) and "class_names" in inspect.signature(model.classify).parameters  # type: ignore[attr-defined]

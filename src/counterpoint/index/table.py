@@ -10,10 +10,12 @@ from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from counterpoint.data import BadRow, Rows, open_rows
 from counterpoint.data.images import decode
+from counterpoint.data.videos import open_video
 from counterpoint.evaluation.embedding import Skipped, embed_rows
 from counterpoint.evaluation.model import Model, describe_preprocessing, open_model
 from counterpoint.index.layout import (
@@ -159,9 +161,10 @@ def _select_spaces(spaces: dict[str, Tensor], wanted: Sequence[str] | None) -> d
 
 def _plain_columns(row: Mapping[str, Any], class_names: Sequence[str] | None, thumbnail: int) -> dict[str, Any]:
     image, label = row.get("image"), row.get("label")
+    media = image if image is not None else row.get("video")
     if class_names is not None and label is not None:
         label = class_names[label]
-    path = row.get("path", image)
+    path = row.get("path", media)
     text = row.get("text")
     return {
         "id": row["id"],
@@ -169,20 +172,26 @@ def _plain_columns(row: Mapping[str, Any], class_names: Sequence[str] | None, th
         "label": None if label is None else str(label),
         "source": row.get("source"),
         "path": str(path) if isinstance(path, str | PurePath) else None,
-        "thumbnail": _thumbnail(image, thumbnail) if thumbnail and image is not None else None,
+        "thumbnail": _thumbnail(image, row.get("video"), thumbnail) if thumbnail and media is not None else None,
     }
 
 
-def _thumbnail(image: Any, side: int) -> bytes | None:
-    """A small WebP; None where the picture cannot be read."""
+def _thumbnail(image: Any, video: Any, side: int) -> bytes | None:
+    """A small WebP of the picture, or of the middle frame of the video; None where it cannot be read."""
     try:
-        picture = decode(image, smallest_side=side)
+        picture = decode(_middle(video, side) if image is None else image, smallest_side=side)
     except BadRow:
         return None  # the model may have read something else of this row
     picture.thumbnail((side, side))
     target = io.BytesIO()
     picture.save(target, "WEBP", quality=80)
     return target.getvalue()
+
+
+def _middle(video: Any, side: int) -> np.ndarray:
+    """(H, W, 3) uint8: the frame in the middle of a film."""
+    with open_video(video) as film:
+        return film.read([film.frames // 2], smallest_side=side)[0]
 
 
 def _blocks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:

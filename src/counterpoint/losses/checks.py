@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "all_finite",
     "finite_loss",
     "floating",
     "integers",
@@ -128,6 +129,17 @@ def finite_loss(loss: Tensor, **named: Tensor | None) -> Tensor:
         f"the loss of {shapes} is {float(loss.detach())} although all rows are finite: products overflow; "
         "normalise the rows or raise the temperature (lower the logit scale)"
     )
+
+
+def all_finite(**named: Tensor) -> None:
+    """No NaN and no infinity in any of them, for losses that would not show it.
+
+    Raises:
+        ValueError: names the argument and the row.
+    """
+    for name, value in named.items():
+        if value.numel():
+            finite_loss(value.detach().abs().amax(), **{name: value})
 
 
 def smoothing(value: float) -> bool:

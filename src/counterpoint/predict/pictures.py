@@ -22,7 +22,7 @@ _LONGEST_NAME = 180
 
 
 def answer_pictures(
-    rows: Rows, skipped: list[Skipped], answer: Callable[[Row, str], Mapping[str, Any]]
+    rows: Rows, skipped: list[Skipped], answer: Callable[[Row, str], Mapping[str, Any]], *, column: str = "image"
 ) -> Iterator[Mapping[str, Any]]:
     """A line for every row with a picture, one at a time; the others are listed.
 
@@ -30,14 +30,15 @@ def answer_pictures(
         rows: the data.
         skipped: takes id and reason of every row that cannot be used.
         answer: (row, id) -> what its line says besides the id; may raise BadRow.
+        column: that rows must have.
     """
     for position, row in enumerate(rows.scan(_ROWS_READ)):
         identity = rows.row_id(position)
         try:
             if isinstance(row, BadRow):
                 raise row
-            if row.get("image") is None:
-                raise BadRow("no picture in the column 'image'")
+            if row.get(column) is None:
+                raise BadRow(f"no {'picture' if column == 'image' else column} in the column {column!r}")
             yield {"id": identity, **answer(row, identity)}
         except BadRow as error:
             skipped.append(Skipped(identity, str(error)))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from counterpoint.data import BadRow, Rows
+from counterpoint.data import Rows
+from counterpoint.evaluation.classifying import classified
 from counterpoint.evaluation.protocol import Measured, NotApplicable, Protocol
 from counterpoint.evaluation.scoring import answers_rows
 from counterpoint.evaluation.task import Task
@@ -32,7 +32,7 @@ class Classification(Protocol):
         wanted = [place for place, code in enumerate(codes) if code is not None]
         parts, labels = [], []
         for start in range(0, len(wanted), task.batch):
-            for place, probabilities in _classified(task, wanted[start : start + task.batch]):
+            for place, probabilities in classified(task, wanted[start : start + task.batch]):
                 parts.append(probabilities)
                 labels.append(codes[place])
         if not labels:
@@ -57,21 +57,3 @@ def class_codes(rows: Rows, class_names: Sequence[str] | None) -> list[int | Non
         return [None if label is None else int(label) for label in labels]
     places = {name: place for place, name in enumerate(class_names)}
     return [None if label is None else places.get(rows.class_names[label]) for label in labels]
-
-
-def _classified(task: Task, places: Sequence[int]) -> list[tuple[int, Tensor]]:
-    """(place, (K,) probabilities) of the rows that can be used; the others are listed."""
-    usable: list[tuple[int, Any]] = []
-    for place in places:
-        try:
-            usable.append((place, task.rows[place]))
-        except BadRow as error:
-            task.skipped[task.rows.row_id(place)] = str(error)
-    try:
-        found = task.system.classify([row for _, row in usable]) if usable else []
-    except BadRow as error:
-        if len(places) == 1:
-            task.skipped[task.rows.row_id(places[0])] = str(error)
-            return []
-        return [pair for place in places for pair in _classified(task, [place])]
-    return [(place, probabilities) for (place, _), probabilities in zip(usable, found, strict=True)]

@@ -1,4 +1,4 @@
-"""Retrieval between images and texts, or from queries to their passages."""
+"""Retrieval between images or videos and texts, or from queries to their passages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPARED = (str, int, PurePath)
 class Retrieval(Protocol):
     """Every query against all rows of the other side; rows of one group are equally right.
 
-    With images and texts: recall@k in both directions, where a hit is any right row among the first k. Rows
+    With images (or videos) and texts: recall@k in both directions, where a hit is any right row among the first k. Rows
     with the same `group`, the same text or the same picture file belong together. With `query` and `positive`
     columns: nDCG, recall and MRR over all distinct positives.
 
@@ -36,28 +36,31 @@ class Retrieval(Protocol):
 
     def check_columns(self, found: Sequence[str]) -> None:
         """Refuse data with neither pair of columns."""
-        if not any(set(pair) <= set(found) for pair in (("image", "text"), ("query", "positive"))):
+        pairs = (("image", "text"), ("video", "text"), ("query", "positive"))
+        if not any(set(pair) <= set(found) for pair in pairs):
             raise NotApplicable(
-                f"needs the columns 'image' and 'text', or 'query' and 'positive'; found {', '.join(found) or 'none'}"
+                "needs the columns 'image' (or 'video') and 'text', or 'query' and 'positive'; "
+                f"found {', '.join(found) or 'none'}"
             )
 
     def run(self, task: Task) -> Measured:
         """Measures by direction, with chance beside each."""
         if {"query", "positive"} <= set(task.rows.columns):
             return self._passages(task)
-        return self._image_text(task)
+        return self._media_text(task)
 
-    def _image_text(self, task: Task) -> Measured:
+    def _media_text(self, task: Task) -> Measured:
         vectors = task.test_vectors()
-        missing = {"image", "text"} - set(vectors.spaces)
-        if missing:
-            raise NotApplicable(f"needs a model with an image and a text space; it has {', '.join(vectors.spaces)}")
+        media = "image" if "image" in task.rows.columns else "video"
+        if not {media, "text"} <= set(vectors.spaces):
+            others = ", ".join(vectors.spaces)
+            raise NotApplicable(f"needs a model with a space of {media}s and one of texts; it has {others}")
         groups = _groups(task.rows, vectors.positions.tolist())
         right = groups.bincount()[groups]  # (N,) rows of each row's own group
         expected = chance_metrics(right, len(groups), at=self.at)
         scores: dict[str, float] = {}
         chance: dict[str, float] = {}
-        for source, target in (("text", "image"), ("image", "text")):
+        for source, target in (("text", media), (media, "text")):
             found = rank_gallery(
                 vectors.spaces[source],
                 vectors.spaces[target],
@@ -115,7 +118,7 @@ def _groups(rows: Rows, positions: Sequence[int]) -> Tensor:
             row = parent[row]
         return row
 
-    for name in ("group", "text", "image"):
+    for name in ("group", "text", "image", "video"):
         if name not in rows.columns or not isinstance(rows[positions[0]].get(name), _COMPARED):
             continue  # pictures that are no files are not read all at once to be compared
         values = rows.column(name)

@@ -1,4 +1,4 @@
-"""A class for each row: by the model's own `classify`, or by the nearest of given class names."""
+"""A class for each row: by the model's own `classify`, or by the nearest of given class names; pictures and clips."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from counterpoint.data import BadRow, Rows
 from counterpoint.evaluation.embedding import Skipped, embed_all, embed_rows
 from counterpoint.evaluation.model import Model
-from counterpoint.evaluation.scoring import answers_rows, system_score
+from counterpoint.evaluation.scoring import answers_rows, system_score, takes_names
 from counterpoint.evaluation.zero_shot import TEMPLATES, prompts, zero_shot_scores
 from counterpoint.predict.options import Options
 
@@ -28,7 +28,7 @@ def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped])
     """One line a row: id, label, probability, and the best classes with their probabilities.
 
     Raises:
-        ValueError: classes were given to a model that has its own, or that does not embed texts.
+        ValueError: classes were given to a model that has its own and takes no others, or that does not embed texts.
     """
     if not answers_rows(opened.system):
         if not options.class_names:
@@ -36,9 +36,9 @@ def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped])
             raise ValueError(f"{name} has to be told its classes: classes='red,green', or a text file with one a line")
         yield from _zero_shot(opened.system, rows, options, skipped)
         return
-    if options.class_names:
+    if options.class_names and not takes_names(opened.system):
         raise ValueError("this model has its own classes: leave out `classes`")
-    names = getattr(opened.system, "class_names", None)
+    names = options.class_names or getattr(opened.system, "class_names", None)
     for ids, probabilities in _classified(opened.system, rows, options, skipped):
         yield from _lines(ids, probabilities, names, options.top)
 
@@ -63,12 +63,13 @@ def _zero_shot(system: Any, rows: Rows, options: Options, skipped: list[Skipped]
     if "text" not in spaces:
         raise ValueError(f"{type(system).__name__} has no space shared by images and texts: it cannot use `classes`")
     texts = spaces["text"].unflatten(0, (len(names), -1))  # (C, T, D)
+    media = "image" if "image" in rows.columns else "video"
     scale = _logit_scale(system)
     own = system_score(system)
     for ids, found in embed_rows(
-        system, rows, batch=options.batch, workers=options.workers, columns=("image",), skipped=skipped
+        system, rows, batch=options.batch, workers=options.workers, columns=(media,), skipped=skipped
     ):
-        scores = zero_shot_scores(found["image"], texts, score=own)
+        scores = zero_shot_scores(found[media], texts, score=own)
         yield from _lines(ids, (scale * scores).softmax(dim=1), names, options.top)
 
 
@@ -84,26 +85,27 @@ def _logit_scale(system: Any) -> float:
 def _classified(model: Any, rows: Rows, options: Options, skipped: list[Skipped]) -> Iterator[tuple[list[str], Tensor]]:
     """ids and (B, K) probabilities of some rows at a time; a batch with a bad row is done row by row."""
     block: list[Mapping[str, Any]] = []
+    told = {"class_names": options.class_names} if options.class_names else {}
     for place, row in enumerate(rows.scan()):
         if isinstance(row, BadRow):
             skipped.append(Skipped(rows.row_id(place), str(row)))
         else:
             block.append(row)
         if len(block) == options.batch:
-            yield from _classify_block(model, block, skipped)
+            yield from _classify_block(model, block, told, skipped)
             block = []
     if block:
-        yield from _classify_block(model, block, skipped)
+        yield from _classify_block(model, block, told, skipped)
 
 
 def _classify_block(
-    model: Any, block: list[Mapping[str, Any]], skipped: list[Skipped]
+    model: Any, block: list[Mapping[str, Any]], told: Mapping[str, Any], skipped: list[Skipped]
 ) -> Iterator[tuple[list[str], Tensor]]:
     try:
-        yield [row["id"] for row in block], model.classify(block)
+        yield [row["id"] for row in block], model.classify(block, **told)
     except BadRow as error:
         if len(block) == 1:
             skipped.append(Skipped(block[0]["id"], str(error)))
             return
         for row in block:
-            yield from _classify_block(model, [row], skipped)
+            yield from _classify_block(model, [row], told, skipped)

@@ -1,4 +1,4 @@
-"""The class of every pixel: a picture of class numbers, the picture with the classes in colours, and shares."""
+"""The class of every pixel or point: class numbers as a file, a picture of them in colours, and shares."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import numpy as np
 
 from counterpoint.data import Rows
 from counterpoint.data.images import decode, encode_png
+from counterpoint.data.ply import write_ply
 from counterpoint.evaluation.embedding import Skipped
 from counterpoint.evaluation.model import Model
+from counterpoint.evaluation.point_segmenting import segmented_cloud, takes_points
 from counterpoint.evaluation.segmenting import segmented
+from counterpoint.predict.cloud_picture import draw_cloud
 from counterpoint.predict.options import Options
 from counterpoint.predict.overlay import class_colours, overlay
 from counterpoint.predict.pictures import answer_pictures, file_name
@@ -20,8 +23,10 @@ from counterpoint.storage import write_bytes
 
 __all__ = ["answers", "offered"]
 
-FOLDERS = ("masks", "overlays")
-"""Where pictures are written, below `out`."""
+FOLDERS = ("masks", "overlays", "clouds", "views")
+"""Where pictures and clouds are written, below `out`."""
+_SIDE = 800
+"""Pixels across the picture of a cloud."""
 
 
 def offered(model: Any, options: Options) -> bool:
@@ -36,12 +41,22 @@ def answers(opened: Model, rows: Rows, options: Options, skipped: list[Skipped])
     picture with the classes in colours; the line says which. Both have the size of the upright picture. Pictures are
     worked on one at a time, whatever `batch` and `workers` say.
 
+    Of point clouds: how many points there are and were left out (not finite), the shares of the points, and two files:
+    `clouds/NAME.ply` holds the points with their class as `label`, `views/NAME.png` shows them in colours from above
+    and from the side.
+
     Raises:
         ValueError: classes were given: the model has its own.
     """
     if options.class_names:
         raise ValueError("this model has its own classes: leave out `classes`")
-    yield from answer_pictures(rows, skipped, lambda row, name: _answer(opened.system, row, name, options.out))
+    system = opened.system
+    if takes_points(system):
+        yield from answer_pictures(
+            rows, skipped, lambda row, name: _answer_cloud(system, row, name, options.out), column="points"
+        )
+        return
+    yield from answer_pictures(rows, skipped, lambda row, name: _answer(system, row, name, options.out))
 
 
 def _answer(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> dict[str, Any]:
@@ -60,6 +75,21 @@ def _answer(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> di
         write_bytes(out / place, encode_png(pixels))
         written[kind] = place.as_posix()
     return {"width": picture.shape[1], "height": picture.shape[0], "classes": _shares(labels, names), **written}
+
+
+def _answer_cloud(system: Any, row: Mapping[str, Any], identity: str, out: Path) -> dict[str, Any]:
+    cloud, labels = segmented_cloud(system, row)
+    names = getattr(system, "class_names", None)
+    name = file_name(identity)
+    written = {"cloud": Path("clouds") / f"{name}.ply", "view": Path("views") / f"{name}.png"}
+    for place in written.values():
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+    write_ply(out / written["cloud"], {**cloud, "label": labels})
+    picture = draw_cloud(cloud["xyz"], class_colours(int(labels.max()) + 1)[labels], _SIDE)
+    write_bytes(out / written["view"], encode_png(picture))
+    lost = int(cloud.get("total", len(labels))) - len(labels)
+    shares = _shares(labels, names)
+    return {"points": len(labels), "left_out": lost, "classes": shares, **{k: v.as_posix() for k, v in written.items()}}
 
 
 def _shares(labels: np.ndarray, names: Sequence[str] | None) -> list[dict[str, Any]]:
