@@ -2,15 +2,13 @@
 
 One emoji moves left, right, up or down, grows, or shrinks over a 64 x 64 piece of a faded photograph that drifts
 slowly, as before a camera held by hand. A clip that moves right, played backwards, is a clip that moves left: each
-motion has a partner with the same frames in the other order (left and right, up and down, growing and shrinking), and the two come
-from one distribution of frames, so nothing but their order says which it is. A clip has an odd number of frames: the
-middle frames of equal parts then lie symmetrically, whatever the number of parts, and a clip and its mirror in time
-show the same ones. Columns:
-    video: (21, 64, 64, 3) uint8. Composed when the row is read, always alike; nothing is stored.
-    text: "a red apple moving left". Also the name of the class, and `group`: put `group="group"` into the loader so
-        that no two clips of a sentence are each other's negatives.
-    label: number of the class, among those that the split has.
-    picture, motion: the two halves of the sentence.
+motion has a partner with the same frames in the other order (left and right, up and down, growing and shrinking), and
+the two come from one distribution of frames, so nothing but their order says which it is. A clip has an odd number of
+frames: the middle frames of equal parts then lie symmetrically, whatever the number of parts, and a clip and its
+mirror in time show the same ones. Columns: video: (21, 64, 64, 3) uint8. Composed when the row is read, always alike;
+nothing is stored. text: "a red apple moving left". Also the name of the class, and `group`: put `group="group"` into
+the loader so that no two clips of a sentence are each other's negatives. label: number of the class, among those that
+the split has. picture, motion: the two halves of the sentence.
 
 Splits:
     train (3,600), validation (360), test (480): six pictures with four motions each, 24 classes; other photographs in
