@@ -112,3 +112,41 @@ def test_what_cannot_be_learnt_is_refused() -> None:
         Classify(TINY, label_smoothing=1)
     with pytest.raises(ValueError, match="kind must be one of image"):
         Classify(TINY, kind="smell")
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "data"),
+    [
+        ("video", "small3d?frames=4&size=16&stride=1", "motions:validation"),
+        ("speech", "conformer:1x16x2?kernel=3&channels=4&bins=20&rate=8000", "syllables"),
+        ("points", "voxel4?range=16,-4,4&cell=4&features=intensity", "lidar:train-10"),
+    ],
+)
+@pytest.mark.parametrize("distortion", ["strong", "weak", "none"])
+def test_rows_of_every_kind(kind: str, encoder: str, data: str, distortion: str, tmp_path: Path) -> None:
+    """A task reads what its encoder reads, and gives a row the same answer in any batch."""
+    rows = [{**row, "target": float(number)} for number, row in enumerate(open_rows(data)[:4])]
+    task = Regress(encoder, kind=kind, distortion=distortion)  # type: ignore[arg-type]
+    task.use(task.prepare(open_rows(rows)))
+    view = task.views()
+    batch = task.collate([view(row, np.random.default_rng(number)) for number, row in enumerate(rows)])
+    torch.nn.init.normal_(task.head_weight, generator=torch.Generator().manual_seed(0))
+    terms = task.loss(task.encode(batch))
+    terms["l1"].total.backward()  # type: ignore[union-attr]
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in task.encoder.parameters())
+    together, alone = task.regress(rows), torch.cat([task.regress([row]) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-4) and len(together.unique()) > 1
+
+
+def test_a_run_says_itself_of_which_kind_its_encoder_is(tmp_path: Path) -> None:
+    overrides = {"steps": 1}
+    run = train("w2v_bert", out=tmp_path / "run", recipe="tiny", overrides=overrides, quiet=True)
+    assert Classify(f"run:{run.path}").trunk.kind == "speech"
+    rows = [{**row, "target": float(number)} for number, row in enumerate(open_rows("lidar:train-10")[:4])]
+    arguments = {"encoder": "voxel4?range=16,-4,4&cell=4", "kind": "points"}
+    overrides = {"steps": 1, "batch": 2}
+    stored = train(
+        "regress", open_rows(rows), out=tmp_path / "task", recipe="tiny", arguments=arguments, overrides=overrides
+    )
+    task = load(stored.path)
+    assert isinstance(task, Regress) and task.trunk.kind == "points"

@@ -12,8 +12,17 @@ from torch.utils.data import default_collate
 from counterpoint.encoders import assets
 from counterpoint.encoders.base import Trainable
 from counterpoint.encoders.image import ImageEncoder
+from counterpoint.encoders.points import PointEncoder
+from counterpoint.encoders.speech import SpeechEncoder
+from counterpoint.encoders.video import VideoEncoder
 from counterpoint.system import Batch, Preprocess, System, View, with_own_rate
+from counterpoint.views.audio import Cut, Perturb, SpecAugment, Utterance, pad_speech
+from counterpoint.views.distorted_speech import DistortedSpeech
 from counterpoint.views.image import OneView, Resize
+from counterpoint.views.labelled_clips import SpreadClip
+from counterpoint.views.labelled_points import DistortedPoints
+from counterpoint.views.points import PointCloud, PointViews, collate_clouds
+from counterpoint.views.video import FixedClips
 
 __all__ = ["Distortion", "TaskSystem", "Trunk", "open_trunk"]
 
@@ -73,7 +82,71 @@ class _Pictures(Trunk):
         return Resize(size=self.encoder.size, mean=self.encoder.mean, std=self.encoder.std)
 
 
-_KINDS = {trunk.kind: trunk for trunk in (_Pictures,)}
+class _Clips(Trunk):
+    kind, column = "video", "video"
+
+    def __init__(self, name: str, trainable: Trainable) -> None:
+        super().__init__(VideoEncoder(name, trainable=trainable))
+
+    def views(self, distortion: Distortion) -> SpreadClip:
+        scale, flip = _CUTS[distortion]
+        network = self.encoder
+        return SpreadClip(
+            frames=network.frames, size=network.size, scale=scale, flip=flip, mean=network.mean, std=network.std
+        )
+
+    def preprocess(self) -> FixedClips:
+        network = self.encoder
+        return FixedClips(frames=network.frames, size=network.size, mean=network.mean, std=network.std)
+
+    def forward(self, batch: Batch) -> Tensor:
+        clips = batch["video"]  # (B, T, 3, s, s) in training, (B, 1, 3, T, s, s) else
+        return self.encoder(clips.transpose(1, 2) if clips.dim() == 5 else clips[:, 0])
+
+
+class _Recordings(Trunk):
+    kind, column = "speech", "audio"
+
+    def __init__(self, name: str, trainable: Trainable) -> None:
+        super().__init__(SpeechEncoder(name, trainable=trainable))
+
+    def views(self, distortion: Distortion) -> DistortedSpeech:
+        faster, noise = {"strong": (0.9, 1.1), "weak": (), "none": ()}[distortion], {"strong": 0.5}.get(distortion, 0.0)
+        hidden = SpecAugment() if distortion == "strong" else None
+        return DistortedSpeech(self.encoder.mel, Cut(), Perturb(speed=(1.0, *faster), noise=noise), hidden)
+
+    def preprocess(self) -> Utterance:
+        return Utterance(self.encoder.mel)
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
+        return pad_speech(samples)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.encoder(batch["features"], batch["lengths"])
+
+
+class _Clouds(Trunk):
+    kind, column = "points", "points"
+
+    def __init__(self, name: str, trainable: Trainable) -> None:
+        super().__init__(PointEncoder(name, trainable=trainable))
+
+    def views(self, distortion: Distortion) -> DistortedPoints:
+        still: dict[str, Any] = {"crop": (1.0, 1.0), "features": self.encoder.features}
+        if distortion != "strong":
+            still |= {"flip": 0.0, "rotation": 10.0, "drop": 0.1}
+        if distortion == "none":
+            still |= {"rotation": 0.0, "scale": (1.0, 1.0), "drop": 0.0, "jitter": 0.0}
+        return DistortedPoints(PointViews(**still))
+
+    def preprocess(self) -> PointCloud:
+        return PointCloud(features=self.encoder.features)
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
+        return collate_clouds(samples)
+
+
+_KINDS = {trunk.kind: trunk for trunk in (_Pictures, _Clips, _Recordings, _Clouds)}
 
 
 def open_trunk(name: str, kind: str | None, trainable: Trainable) -> Trunk:

@@ -19,7 +19,7 @@ from counterpoint.views.clip_sampling import evenly_spaced
 from counterpoint.views.image import CLIP_MEAN, CLIP_STD, OneView, Triple
 from counterpoint.views.mixing import Mixing
 
-__all__ = ["ClipOrText", "LabelledClip", "collate_clips", "drawn_frames"]
+__all__ = ["ClipOrText", "LabelledClip", "SpreadClip", "collate_clips", "drawn_frames"]
 
 _BOX = 2 * pixels.ATTEMPTS + 2
 _REST = 14
@@ -37,11 +37,10 @@ def drawn_frames(frames: int, drawn: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LabelledClip(OneView):
-    """Frames from all over a film, one drawn from each of equal parts, and the label.
+class SpreadClip(OneView):
+    """Frames from all over a film, one drawn from each of equal parts.
 
-    Crop, flip, colours and blur are drawn once, and are the same for all frames. The defaults are X-CLIP's for
-    Kinetics (arXiv 2208.02816 and its code).
+    Crop, flip, colours and blur are drawn once, and are the same for all frames.
 
     Attributes:
         frames: how many.
@@ -49,11 +48,6 @@ class LabelledClip(OneView):
     """
 
     frames: int = 8
-    scale: tuple[float, float] = (0.2, 1.0)
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_probability: float = 0.8
-    grey: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,30 +55,45 @@ class LabelledClip(OneView):
             raise ValueError(f"frames must be at least 1; got {self.frames}")
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
-        """One row -> {"video": (frames, 3, size, size), "label": int, "draw": int for `Mixing`}.
+        """One row -> {"video": (frames, 3, size, size)}.
 
         Raises:
-            BadRow: no film, or no label.
+            BadRow: no film.
         """
         when, how = rng.random(self.frames), rng.random(_BOX + _REST)
-        label, draw = row["label"], int(rng.integers(2**31))
-        if label is None:
-            raise BadRow("it has no label")
         with open_video(row["video"]) as video:
             found = video.read(drawn_frames(video.frames, when).tolist(), smallest_side=self._smallest_side())
         frames = torch.from_numpy(found).permute(0, 3, 1, 2)  # (T, 3, H, W) uint8
         box = self._box(frames[0], self.scale, how[:_BOX])
         cuts = [pixels.resize_box(frame, box, self.size, bicubic=self.bicubic) for frame in frames]
-        return {
-            "video": torch.stack([self._finish(cut, how[_BOX:]) for cut in cuts]),
-            "label": int(label),
-            "draw": draw,
-        }
+        return {"video": torch.stack([self._finish(cut, how[_BOX:]) for cut in cuts])}
 
     def _smallest_side(self) -> int:
         """Shorter side at which every crop that can be drawn still has a pixel for each that is wanted."""
         narrowest = self.scale[0] * min(self.ratio[0], 1 / self.ratio[1])
         return math.ceil(self.size / math.sqrt(narrowest))
+
+
+@dataclass(frozen=True)
+class LabelledClip(SpreadClip):
+    """A `SpreadClip` with the label. The defaults are X-CLIP's for Kinetics (arXiv 2208.02816 and its code)."""
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    grey: float = 0.2
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
+        """One row -> {"video": (frames, 3, size, size), "label": int, "draw": int for `Mixing`}.
+
+        Raises:
+            BadRow: no film, or no label.
+        """
+        if row["label"] is None:
+            raise BadRow("it has no label")
+        clip = super().__call__(row, rng)
+        return {**clip, "label": int(row["label"]), "draw": int(rng.integers(2**31))}
 
 
 @dataclass(frozen=True)

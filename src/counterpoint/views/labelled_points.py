@@ -11,7 +11,7 @@ from counterpoint.data import BadRow, Row
 from counterpoint.data.scans import IGNORED, Cloud, read_point_mask
 from counterpoint.views.points import PointViews, as_tensors, described
 
-__all__ = ["LabelledPoints", "classes_of"]
+__all__ = ["DistortedPoints", "LabelledPoints", "classes_of"]
 
 
 def classes_of(row: Row, cloud: Cloud, classes: int | None = None) -> np.ndarray:
@@ -34,6 +34,24 @@ def classes_of(row: Row, cloud: Cloud, classes: int | None = None) -> np.ndarray
         known = "begin at 0" if classes is None else f"are 0 to {classes - 1}"
         raise BadRow(f"its points have class {wrong[0]}: class numbers {known}, and {IGNORED} is ignored")
     return found
+
+
+@dataclass(frozen=True)
+class DistortedPoints:
+    """A cloud, distorted: {"points": {"xyz" (N, 3), "features" (N, F)}}.
+
+    Attributes:
+        distortion: how it is turned, scaled, mirrored, cropped, thinned and jittered, and which channels it has.
+    """
+
+    distortion: PointViews
+
+    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
+        """One row -> its cloud."""
+        settings = self.distortion
+        cloud = described(row, settings.features, origin=settings.origin, max_points=settings.max_points)
+        source, xyz = settings.distorted(cloud["xyz"], rng)
+        return {"points": as_tensors({"xyz": xyz, "features": cloud["features"][source]})}
 
 
 @dataclass(frozen=True)
