@@ -18,10 +18,11 @@ RESULTS = DOCS / "claims"
 HEAD = """# Claims
 
 What each paper claims over a named baseline, run at small scale by `counterpoint reproduce SYSTEM`: on real data where
-a package carries some, else on data made by a seeded function (streets for lasers, films of moving pictures). Arms, metric, direction, margin and seeds are fixed in the system's `claim.yaml` before anything runs. A comparison
-*holds* when the whole 95 % confidence interval of the paired differences lies above the margin, *does not hold* when
-it lies at or below, and is *inconclusive* else. `make claims` runs all of them and writes this page; the numbers are
-those in `docs/claims/`.
+a package carries some, else on data made by a seeded function (streets for lasers, films of moving pictures). Arms,
+metric, direction, margin and seeds are fixed in the system's `claim.yaml` before anything runs. A comparison *holds*
+when the whole 95 % confidence interval of the paired differences lies above the margin, *does not hold* when it lies at
+or below, and is *inconclusive* else. `make claims` runs all of them and writes this page; the numbers are those in
+`docs/claims/`.
 """
 
 
