@@ -9,6 +9,11 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 TEST_DATA = lee mnist5k photos clips
 # Packages of Debian and its relatives, unpacked there without being installed; tests that need a missing one are skipped.
 SYSTEM_DATA = stamps
+# What `make bench` is told.
+WORKS  ?=
+DEVICE ?= cpu
+ROUNDS ?= 5
+ROWS   ?= 100000
 
 .PHONY: quickstart test test-all check format fixtures docs claims bench clean
 
@@ -45,8 +50,13 @@ claims: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
 	$(BIN)/python tools/make_claims.py
 
+# Ours against the peers, each in turn; writes docs/benchmarks.md and its figures. `make bench WORKS="clip_loss nt_xent"
+# ROUNDS=3` runs some works, DEVICE=cuda runs them on a GPU, ROWS is the size of the table that is searched.
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/loss_clip.py
+	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA) ui-translations
+	$(BIN)/python -m benchmarks.texts
+	$(BIN)/python -m benchmarks.environment
+	.bench/bin/python -m benchmarks $(WORKS) --device $(DEVICE) --rounds $(ROUNDS) --rows $(ROWS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

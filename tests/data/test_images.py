@@ -153,7 +153,7 @@ def test_array_values() -> None:
         (np.zeros((2, 2), np.int64), "int64"),
         ("no/such/file.jpg", "No such file"),
         ("https://example.org/a.jpg", "address"),
-        ("a\0b.jpg", "cannot read"),
+        ("a\0b.jpg", "cannot be read"),
         (b"", "empty file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "HTML or XML"),
         ({"bytes": None, "path": None}, "NoneType"),

@@ -42,7 +42,7 @@ def media_source(value: Any, kind: str, forms: str = "bytes, a path or an array"
     if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
         raise BadRow(f"the {kind} is not a regular file")
     if not status.st_size:
-        raise BadRow(f"the {kind} is empty (0 bytes)")
+        raise BadRow("empty file (0 bytes)")
     return path
 
 
