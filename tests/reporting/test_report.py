@@ -203,3 +203,12 @@ def _browse(browser: str, page: Path, width: int, *options: str) -> subprocess.C
 
 def _dump(browser: str, page: Path, width: int) -> str:
     return _browse(browser, page, width, "--dump-dom").stdout
+
+
+def test_clips_are_shown_as_filmstrips_and_found_by_words(tmp_path: Path) -> None:
+    overrides = {"steps": 1, "batch": 4}
+    run = counterpoint.train(
+        "x_clip", "motions:validation", out=tmp_path / "run", recipe="tiny", overrides=overrides, quiet=True
+    )
+    html = counterpoint.report(run.path, data="motions:test").read_text(encoding="utf-8")
+    assert "Answers to text queries" in html and html.count("data:image") > 10

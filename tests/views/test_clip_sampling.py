@@ -62,7 +62,7 @@ def test_the_linear_density_has_a_closed_form() -> None:
 
 @pytest.mark.parametrize(("frames", "length", "stride"), [(40, 8, 2), (16, 8, 2), (15, 8, 2), (14, 8, 2), (9, 1, 3)])
 def test_both_clips_lie_in_the_film(frames: int, length: int, stride: int) -> None:
-    """Exactly where the sheet of the method says: M starts, or all frames where a clip does not fit."""
+    """Among M starts, or among all frames where a clip does not fit."""
     span = (length - 1) * stride
     fits = frames > span and length > 1
     rng = np.random.default_rng(1)

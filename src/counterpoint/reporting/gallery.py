@@ -54,7 +54,7 @@ def answer_places(sample: Sample, queries: Sequence[str], top: int = _ANSWERS) -
     """
     rows = [{"id": str(number), "text": query} for number, query in enumerate(queries)]
     _, spaces = embed_all(sample.system, rows, columns=("text",))
-    scores = sample.score(spaces["text"], sample.spaces["image"])  # (Q, N)
+    scores = sample.score(spaces["text"], sample.spaces[sample.column])  # (Q, N)
     return [np.argsort(-line, kind="stable")[:top].tolist() for line in scores]
 
 
@@ -108,7 +108,7 @@ def add_similarity(page: Page, sample: Sample) -> None:
         return
     if sample.captioned:
         assert sample.texts is not None
-        matrix = sample.score(sample.spaces["text"][places], sample.spaces["image"][places])
+        matrix = sample.score(sample.spaces["text"][places], sample.spaces[sample.column][places])
         words = "Rows are captions, columns their pictures: a bright diagonal means that the two find each other."
         names = [sample.texts[place] for place in places]
     else:
