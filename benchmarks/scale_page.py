@@ -103,7 +103,7 @@ def _corpus(found: Mapping[str, Any] | None) -> Iterator[str]:
         f"384 dimensions in float32, one byte a dimension in the index, {BYTES_OF_TEXT} bytes of text: {ROWS:,} * "
         f"({vector} + {code} + {BYTES_OF_TEXT}) bytes = {disk / 1e12:.1f} TB on disk. `embed` holds the ids of the "
         f"rows that a table has already, some {ID_BYTES} bytes each in a Python set: {ids / 1e9:.0f} GB for a table of "
-        f"a billion, {ids / 256 / 1e9:.2g} GB for each of 256: a billion rows are many tables, not one."
+        f"a billion, {ids / 256 / 1e9:.2g} GB for each of 256. A billion rows are many tables."
     )
     costs = _per_row(found)
     if not costs:

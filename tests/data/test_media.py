@@ -26,7 +26,7 @@ def test_what_cannot_be_opened_is_one_bad_row(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     for value, reason in (
         (b"", "empty file"),
-        (tmp_path / "empty.wav", "is empty"),
+        (tmp_path / "empty.wav", "empty file"),
         (tmp_path / "pipe.wav", "not a regular file"),
         (tmp_path, "not a regular file"),
         (tmp_path / "missing.wav", "No such file"),
