@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from counterpoint.data.cache import cache_folder
 from counterpoint.data.packages import PackageFiles
 from counterpoint.data.readers import Reader, digest
 
-__all__ = ["PackageReader", "made_once"]
+__all__ = ["ComposedReader", "PackageReader", "made_once"]
 
 
 class PackageReader(Reader):
@@ -50,6 +50,21 @@ class PackageReader(Reader):
     def identity(self) -> str:
         """Over the package's version and the rows."""
         return digest(self._files.package.name, self._files.version, repr(self._rows))
+
+
+class ComposedReader(Reader):
+    """Rows whose `video` is composed when they are read; everything else about them is known without it."""
+
+    def words(self, index: int) -> dict[str, Any]:
+        """The row without its `video`."""
+        raise NotImplementedError
+
+    def column(self, name: str) -> Iterator[Any]:
+        """Values without composing anything, unless that is asked for."""
+        if name == "video":
+            yield from super().column(name)
+        else:
+            yield from (self.words(index).get(name) for index in range(len(self)))
 
 
 def made_once(title: str, schema: pa.Schema, make: Callable[[], Iterable[Mapping[str, Any]]]) -> ArrowReader:

@@ -16,7 +16,6 @@ of them: whoever is tested meets things that were never seen to move.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,8 +24,9 @@ from PIL import Image, ImageOps
 
 from counterpoint.data.builtin import emoji, photos
 from counterpoint.data.images import decode
+from counterpoint.data.package_rows import ComposedReader
 from counterpoint.data.packages import find_package
-from counterpoint.data.readers import Reader, digest
+from counterpoint.data.readers import digest
 from counterpoint.data.rows import Rows
 
 SPLITS = ("train", "validation", "test", "all")
@@ -72,7 +72,7 @@ def rows(split: str) -> Rows:
     )
 
 
-class _Actions(Reader):
+class _Actions(ComposedReader):
     """Films that are composed when they are read. Holds names only; pictures are loaded once a process."""
 
     columns = ("video", "label", "picture")
@@ -88,7 +88,7 @@ class _Actions(Reader):
         """Split and number."""
         return f"{self._films[index].split}/{self._films[index].number:04d}"
 
-    def _words(self, index: int) -> dict[str, Any]:
+    def words(self, index: int) -> dict[str, Any]:
         """Everything but the film itself."""
         film = self._films[index]
         rng = _rng(film)
@@ -98,15 +98,8 @@ class _Actions(Reader):
 
     def read(self, index: int) -> dict[str, Any]:
         """The row with its film."""
-        found = self._words(index)
+        found = self.words(index)
         return {**found, "video": compose(self._films[index], found["picture"])}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Values without composing the films, unless they are asked for."""
-        if name == "video":
-            yield from super().column(name)
-        else:
-            yield from (self._words(index).get(name) for index in range(len(self)))
 
     def identity(self) -> str:
         """Over versions and names."""

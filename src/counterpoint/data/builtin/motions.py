@@ -23,7 +23,6 @@ Splits:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -32,8 +31,9 @@ from PIL import Image
 
 from counterpoint.data.builtin import emoji, photos
 from counterpoint.data.images import decode
+from counterpoint.data.package_rows import ComposedReader
 from counterpoint.data.packages import find_package
-from counterpoint.data.readers import Reader, digest
+from counterpoint.data.readers import digest
 from counterpoint.data.rows import Rows
 
 SPLITS = ("train", "validation", "test", "zero-shot", "novel", "all")
@@ -111,7 +111,7 @@ def rows(split: str) -> Rows:
     return Rows(reader, name=f"motions:{split}", class_names=[sentence(*pair) for pair in found])
 
 
-class _Motions(Reader):
+class _Motions(ComposedReader):
     """Clips that are composed when they are read. Holds names only; pictures are loaded once a process."""
 
     columns = ("video", "text", "label", "group", "picture", "motion")
@@ -132,7 +132,7 @@ class _Motions(Reader):
         clip = self._clips[index]
         return f"{clip.split}/{clip.number:04d}"
 
-    def _words(self, index: int) -> dict[str, Any]:
+    def words(self, index: int) -> dict[str, Any]:
         """Everything but the clip itself."""
         clip = self._clips[index]
         label = self._labels[clip.picture, clip.motion]
@@ -141,14 +141,7 @@ class _Motions(Reader):
 
     def read(self, index: int) -> dict[str, Any]:
         """The row with its clip."""
-        return {**self._words(index), "video": compose(self._clips[index])}
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Values without composing the clips, unless they are asked for."""
-        if name == "video":
-            yield from super().column(name)
-        else:
-            yield from (self._words(index).get(name) for index in range(len(self)))
+        return {**self.words(index), "video": compose(self._clips[index])}
 
     def identity(self) -> str:
         """Over versions and names."""
