@@ -45,11 +45,39 @@ def _nearest(vectors: torch.Tensor) -> torch.Tensor:
 
 def test_padding_would_change_the_vector_without_the_promise() -> None:
     """The text model of these tests really is sensitive to its neighbours' length."""
-    system, rows = TextModel(), sentences(200)
-    alone = embed_all(system, rows, batch=1, deterministic=False)[1]["embedding"]
-    together = embed_all(system, rows, batch=200, deterministic=False)[1]["embedding"]
+    system, rows = TextModel().eval(), sentences(200)
+    samples = [system.preprocess()(row) for row in rows]
+    with torch.no_grad():
+        alone = torch.cat([system.embed(system.collate([sample])) for sample in samples])
+        together = system.embed(system.collate(samples))
     assert (alone - together).abs().max() > 0
     assert torch.allclose(alone, together, atol=1e-4)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["image", "text"])
+def test_fast_vectors_point_the_same_way(which: int) -> None:
+    system, rows = _systems()[which]
+    ids, reference = embed_all(system, rows)
+    fast_ids, fast = embed_all(system, rows, fast=True, batch=32)
+    assert fast_ids == ids
+    for space, expected in reference.items():
+        assert fast[space].dtype == torch.float32
+        assert not torch.equal(fast[space], expected)  # it did compute in bfloat16
+        assert (normalize(fast[space], dim=1) * normalize(expected, dim=1)).sum(1).min() > 0.999
+
+
+def test_few_rows_are_computed_to_fill_a_batch_up() -> None:
+    class Counts(TextModel):
+        tokens = 0
+
+        def embed(self, batch: Any) -> torch.Tensor:
+            self.tokens += batch["ids"].numel()
+            return super().embed(batch)
+
+    system, rows = Counts(), sentences(2000)
+    embed_all(system, rows, batch=2000)
+    real = sum(system.collate([system.preprocess()(row)])["ids"].numel() for row in rows)
+    assert real <= system.tokens < 1.2 * real
 
 
 def test_batches_come_in_row_order_and_size() -> None:
@@ -65,13 +93,13 @@ def test_batches_come_in_row_order_and_size() -> None:
     assert ids == [row["id"] for row in rows]
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_bad_rows_are_left_out_and_listed(deterministic: bool) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_bad_rows_are_left_out_and_listed(fast: bool) -> None:
     rows = sentences(40)
     rows[3]["text"] = " "
     rows[39]["text"] = ""
     skipped: list[Skipped] = []
-    ids, spaces = embed_all(TextModel(), rows, batch=8, deterministic=deterministic, skipped=skipped)
+    ids, spaces = embed_all(TextModel(), rows, batch=8, fast=fast, skipped=skipped)
     assert skipped == [Skipped("t3", "the text is empty"), Skipped("t39", "the text is empty")]
     assert len(ids) == len(spaces["embedding"]) == 38
 
