@@ -53,6 +53,7 @@ class Comparison:
         difference: mean over the seeds of treatment minus baseline, signed so that positive is better.
         interval: 95 % confidence interval of that mean (Student's t over the paired seeds).
         verdict: "holds", "does not hold" or "inconclusive".
+        baseline_metric: key of the baseline's scores, where it is not `metric`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     verdict: str
+    baseline_metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def _compare(comparison: Mapping[str, Any], scores: Mapping[str, Mapping[str, li
         difference=mean,
         interval=interval,
         verdict=verdict,
+        baseline_metric=comparison.get("baseline_metric"),
     )
 
 

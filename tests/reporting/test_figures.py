@@ -36,6 +36,7 @@ def comparison(**values: Any) -> SimpleNamespace:
         "difference": 0.2,
         "interval": (0.1, 0.3),
         "verdict": "holds",
+        "baseline_metric": None,
     }
     return SimpleNamespace(**{**settings, **values})
 
@@ -114,11 +115,13 @@ def test_a_sweep_is_a_curve_through_the_means_above_the_comparisons() -> None:
     assert len(figure.axes) == 3
 
 
-def test_a_baseline_of_another_metric_is_drawn_where_it_was() -> None:
-    """Only the difference is known then: the mean of the baseline follows from it, whichever way is better."""
-    for direction, mean in (("higher", "0.325"), ("lower", "0.725")):
-        figure = claim_figure(SCORES, [comparison(baseline="c", direction=direction)], title="t")
-        assert mean in {text.get_text() for text in figure.axes[0].texts}
+def test_a_baseline_of_another_metric_is_drawn_from_it() -> None:
+    """Also where the arm has the treatment's metric as well."""
+    scores = {"a": {"accuracy": [0.5, 0.55], "guesser": [0.2, 0.3]}}
+    figure = claim_figure(scores, [comparison(baseline="a", baseline_metric="guesser")], title="t")
+    axes = figure.axes[0]
+    assert {text.get_text() for text in axes.texts} == {"0.525", "0.250"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a,\nguesser", "a"]
 
 
 def test_one_seed_has_no_interval() -> None:

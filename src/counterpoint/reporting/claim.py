@@ -52,7 +52,7 @@ def claim_figure(
     Args:
         scores: arm -> metric -> one value a seed.
         comparisons: have name, treatment, baseline (an arm, or a number), metric, direction, margin,
-            difference, interval (95 %), verdict; see `counterpoint.claims.Comparison`.
+            difference, interval (95 %), verdict, baseline_metric; see `counterpoint.claims.Comparison`.
         title: the claim.
         sweep: the curves.
         theme: colours.
@@ -82,12 +82,11 @@ def _draw_arms(axes: Any, scores: Mapping[str, Mapping[str, Sequence[float]]], c
     arms: list[tuple[str, Sequence[float]]] = [(comparison.treatment, treated)]
     if isinstance(comparison.baseline, int | float):
         arms.append((f"{comparison.baseline:g} (fixed)", [float(comparison.baseline)]))
-    elif comparison.metric in scores[comparison.baseline]:
-        arms.append((comparison.baseline, scores[comparison.baseline][comparison.metric]))
-    else:  # the baseline is read off another metric: its mean follows from the difference
-        sign = 1.0 if comparison.direction == "higher" else -1.0
-        arms.append((comparison.baseline, [float(np.mean(treated)) - sign * comparison.difference]))
-    axes.set_title(shortened(comparison.name, 60))
+    else:
+        other = comparison.baseline_metric
+        name = comparison.baseline if other is None else f"{comparison.baseline},\n{other.rpartition('/')[2]}"
+        arms.append((name, scores[comparison.baseline][other or comparison.metric]))
+    axes.set_title(wrapped(comparison.name, 52))
     for place, (_, values) in enumerate(arms):
         height = len(arms) - 1 - place
         mean = float(np.mean(values))
