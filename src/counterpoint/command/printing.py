@@ -118,8 +118,8 @@ def show_scores(result: Mapping[str, Any], values: Values) -> None:
     _table(title, ("protocol", "metric", "score", "chance"), rows, numbers=("score", "chance"))
     if result["skipped"]:
         print(f"{len(result['skipped'])} rows were skipped")
-    for name, reason in result["not_run"].items():
-        print(f"not run: {name}: {reason}")
+    if result["not_run"]:
+        print(f"not for these data and this model: {', '.join(result['not_run'])}; --protocols NAME says why")
 
 
 def show_table(result: Any, values: Values) -> None:
