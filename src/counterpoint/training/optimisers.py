@@ -17,6 +17,9 @@ __all__ = ["build_optimiser", "export_state", "freeze_all_but", "import_state", 
 OptimiserState = dict[str, dict[str, Any]]
 """Parameter name -> state by key; what survives a stage or a restart."""
 
+_FUSED = ("cpu", "cuda")
+"""Devices on which torch has fused optimisers; others take the plain ones."""
+
 _GROUP_STEP = "group_step"
 """Key of a step count that an optimiser (lamb) keeps for a whole group."""
 
@@ -80,10 +83,12 @@ def build_optimiser(system: System, settings: TrainingSettings) -> Optimizer:
 
 def _make(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:
     rate, momentum = settings.learning_rate, settings.momentum
+    # One kernel for all of an update: a fifth of the time on a CPU.
+    fused = all(parameter.device.type in _FUSED for group in groups for parameter in group["params"])
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon)
+        return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon, fused=fused)
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
     from timm.optim import Lamb, Lars  # timm takes a second to import; most runs do not need it
 
     if settings.optimiser == "lamb":  # without timm's own clipping: `clip_gradient` is there for that
@@ -122,12 +127,13 @@ def import_state(optimiser: Optimizer, module: nn.Module, state: OptimiserState)
             if _GROUP_STEP in values:
                 held[id(parameter)]["step"] = values[_GROUP_STEP].clone()
             optimiser.state[parameter] = {
-                key: _placed(value, parameter) if isinstance(value, Tensor) else value
+                key: _placed(value, parameter, held[id(parameter)]) if isinstance(value, Tensor) else value
                 for key, value in values.items()
                 if key != _GROUP_STEP
             }
 
 
-def _placed(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy beside the parameter; counters (no dimensions) stay on the CPU, where the optimisers keep them."""
-    return value.clone() if value.dim() == 0 else value.to(parameter.device, copy=True)
+def _placed(value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """A copy beside the parameter; counters (no dimensions) stay on the CPU, unless the optimiser is a fused one."""
+    beside = value.dim() > 0 or group.get("fused")
+    return value.to(parameter.device, copy=True) if beside else value.clone()
