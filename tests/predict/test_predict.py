@@ -111,7 +111,7 @@ def test_nothing_is_left_behind_by_an_error(tmp_path: Path) -> None:
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
     rows = coloured(4)
-    with pytest.raises(ValueError, match="TextModel has 0 things to predict; an image-text model classifies when"):
+    with pytest.raises(ValueError, match="TextModel predicts nothing by itself; an image-text model classifies when"):
         predict(TextModel(), rows, out=tmp_path)
     with pytest.raises(ValueError, match="no task is called 'paint'; there are classify"):
         predict(Classifier(), rows, out=tmp_path, task="paint")

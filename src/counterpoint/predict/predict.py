@@ -21,8 +21,8 @@ __all__ = ["Prediction", "list_tasks", "predict"]
 
 _TASKS = "counterpoint.predict.tasks"
 _REMEDY = (
-    "an image-text model classifies when it is told the classes (classes='red,green'); for others train a "
-    "classifier on top (`counterpoint fit`)"
+    "an image-text model classifies when it is told the classes (classes='red,green'); others are the encoder of a "
+    "task: `counterpoint train classify labelled/ --encoder run:PATH`, or regress, segment, transcribe, detect"
 )
 
 
@@ -123,8 +123,9 @@ def _choose(opened: Model, task: str | None, options: Options) -> str:
     if task is None:
         if len(offered) == 1:
             return offered[0]
-        can = f"it can {', '.join(offered)}: choose with task=" if offered else _REMEDY
-        raise ValueError(f"{name} has {len(offered)} things to predict; {can}")
+        if not offered:
+            raise ValueError(f"{name} predicts nothing by itself; {_REMEDY}")
+        raise ValueError(f"{name} can {', '.join(offered)}: choose with task=")
     if task in offered:
         return task
     if task not in tasks:
