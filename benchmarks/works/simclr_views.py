@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.compare import same_distribution
-from benchmarks.work import OURS, Bar, Case, Options
-from benchmarks.works.swav_views import MEAN, PLAIN, PLAIN_PEER, STD, Views, views_job
+from benchmarks.work import Case, Options
+from benchmarks.works.swav_views import MEAN, PLAIN, PLAIN_PEER, STD, Views, views_case
 
 TITLE = "SimCLR and MoCo views from JPEG bytes, one worker of one thread"
 UNIT = "images"
@@ -49,18 +48,13 @@ def cases(options: Options) -> list[Case]:
     """Both recipes at 224 pixels."""
     if options.device != "cpu":
         return []
-    count = 3 if options.tiny else 19
     return [
-        Case(
-            name=f"{recipe}, 2 x 224 pixels, {count} photographs",
-            sides={
-                OURS: partial(views_job, partial(our_views, recipe), options, (0,)),
-                f"lightly {recipe}Transform": partial(views_job, partial(peer_views, recipe), options, (0,)),
-            },
-            items=count,
-            compare=same_distribution(),
-            bars=[Bar("speed", at_least=4.0)],
-            threads=1,
+        views_case(
+            f"{recipe}, 2 x 224 pixels",
+            options,
+            partial(our_views, recipe),
+            (f"lightly {recipe}Transform", partial(peer_views, recipe)),
+            places=(0,),
             note="Photographs and comparison as for SwAV's views.",
         )
         for recipe in ("SimCLR", "MoCo")

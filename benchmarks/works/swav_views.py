@@ -21,6 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 PLAIN: dict[str, Any] = {"flip": 0.0, "jitter_probability": 0.0, "grey": 0.0, "blur": 0.0}
 PLAIN_PEER: dict[str, Any] = {"hf_prob": 0.0, "cj_prob": 0.0, "random_gray_scale": 0.0, "gaussian_blur": 0.0}
 Views = Callable[[bytes], list[Tensor]]
+Maker = Callable[[bool, int], Views]
 
 
 def our_views(plain: bool, seed: int) -> Views:
@@ -46,7 +47,7 @@ def peer_views(plain: bool, seed: int) -> Views:
     return lambda jpeg: list(transform(Image.open(io.BytesIO(jpeg)).convert("RGB")))
 
 
-def views_job(make: Callable[[bool, int], Views], options: Options, places: tuple[int, ...]) -> Job:
+def views_job(make: Maker, options: Options, places: tuple[int, ...]) -> Job:
     """Every photograph once.
 
     Args:
@@ -76,23 +77,38 @@ def views_job(make: Callable[[bool, int], Views], options: Options, places: tupl
     return Job(run, output, warm=lambda: views(pictures[0]), moved=moved)
 
 
+def views_case(
+    name: str, options: Options, ours: Maker, peer: tuple[str, Maker], *, places: tuple[int, ...], note: str
+) -> Case:
+    """The built-in photographs through both sides.
+
+    Args:
+        name: what is made of a photograph.
+        options: of the run.
+        ours: (plain, seed) -> views of a picture.
+        peer: its name, and the same of it.
+        places: as for `views_job`.
+        note: what the reader is told.
+    """
+    count = 3 if options.tiny else 19
+    return Case(
+        name=f"{name}, {count} photographs",
+        sides={side: partial(views_job, make, options, places) for side, make in ((OURS, ours), peer)},
+        items=count,
+        compare=same_distribution(),
+        bars=[Bar("speed", at_least=4.0)],
+        threads=1,
+        note=note,
+    )
+
+
 def cases(options: Options) -> list[Case]:
     """The paper's crops: 2 of 224 pixels, 6 of 96."""
     if options.device != "cpu":
         return []
-    count = 3 if options.tiny else 19
-    return [
-        Case(
-            name=f"2 x 224 + 6 x 96 pixels, {count} photographs",
-            sides={
-                OURS: partial(views_job, our_views, options, (0, 2)),
-                "lightly SwaVTransform": partial(views_job, peer_views, options, (0, 2)),
-            },
-            items=count,
-            compare=same_distribution(),
-            bars=[Bar("speed", at_least=4.0)],
-            threads=1,
-            note="The built-in photographs (300 to 1,400 pixels) as JPEG of quality 90, decoding included. Compared: "
-            "place and size of crops, colour means, contrast, saturation and sharpness, in 600 draws each.",
-        )
-    ]
+    note = (
+        "The built-in photographs (300 to 1,400 pixels) as JPEG of quality 90, decoding included. Compared: place and "
+        "size of crops, colour means, contrast, saturation and sharpness, in 600 draws each."
+    )
+    peer = ("lightly SwaVTransform", peer_views)
+    return [views_case("2 x 224 + 6 x 96 pixels", options, our_views, peer, places=(0, 2), note=note)]

@@ -14,7 +14,7 @@ from pictures import BLUE, GREEN, RED, animated, broken, damaged, encoded, odd, 
 from PIL import Image
 
 from counterpoint.data import BadRow
-from counterpoint.data.images import decode, encode_png, looks_like_image
+from counterpoint.data.images import decode, encode_png, looks_like_image, plain_jpeg
 
 
 def corner(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
@@ -212,3 +212,20 @@ def test_decoded_picture_owns_its_pixels() -> None:
     image = decode(buffer.getvalue())
     assert type(image) is Image.Image
     image.putpixel((0, 0), (1, 2, 3))
+
+
+def test_plain_jpegs_are_those_that_any_decoder_reads_alike(tmp_path: Path) -> None:
+    def made(mode: str = "RGB", kind: str = "JPEG", **settings: Any) -> bytes:
+        file = io.BytesIO()
+        Image.new(mode, (64, 48)).save(file, kind, **settings)
+        return file.getvalue()
+
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data, path = made(), tmp_path / "picture"
+    path.write_bytes(data)
+    assert plain_jpeg(data) == plain_jpeg({"bytes": data}) == plain_jpeg(path) == data
+    assert plain_jpeg(data, smallest_side=25) == data  # 1/2 of its size would be 24 pixels high
+    others = [made("L"), made("CMYK"), made(kind="PNG"), made(exif=turned), data[:20], b"", 5, Image.new("RGB", (4, 4))]
+    assert [plain_jpeg(other) for other in others] == [None] * len(others)
+    assert plain_jpeg(data, smallest_side=24) is None

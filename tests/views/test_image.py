@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
+from scipy.stats import ks_2samp
+from torchvision.transforms import RandomResizedCrop, v2
 
 from counterpoint.data import BadRow
 from counterpoint.views import pixels
@@ -24,6 +25,12 @@ def ramp(width: int = 200, height: int = 150) -> Image.Image:
     columns = np.broadcast_to(np.arange(width) * 255 / (width - 1), (height, width))
     rows = np.broadcast_to((np.arange(height) * 255 / (height - 1))[:, None], (height, width))
     return Image.fromarray(np.stack([columns, rows, columns * 0], axis=2).round().astype(np.uint8))
+
+
+def noise() -> Image.Image:
+    """Smooth colours of every hue, 200 x 150."""
+    colours = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((200, 150), Image.Resampling.BICUBIC)
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -83,6 +90,14 @@ def test_a_view_does_not_depend_on_threads() -> None:
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_views_can_be_trained_on() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    for view in (MultiCrop(sizes=(16, 8), counts=(1, 2)), TwoViews(size=16), OneView(size=16, rotation=9), Resize(16)):
+        for made in view({"image": ramp()}, np.random.default_rng(0)).values():
+            assert made.is_contiguous() and not made.is_inference()
+            (made.movedim(-3, -1) * weight).sum().backward()
+
+
 def boxes(view: TwoViews, count: int, seed: int) -> np.ndarray:
     """(count, 4): left, right, top, bottom of drawn crops as shares of the picture, read off the ramp."""
     rng, row = np.random.default_rng(seed), {"image": ramp()}
@@ -121,6 +136,31 @@ def test_crops_have_torchvisions_distribution() -> None:
         first = np.searchsorted(np.sort(mine[name]), grid, side="right") / len(mine[name])
         second = np.searchsorted(np.sort(known[name]), grid, side="right") / len(known[name])
         assert np.abs(first - second).max() < 0.06, name
+
+
+def test_colours_have_torchvisions_distribution() -> None:
+    plain = {**PLAIN, "jitter_probability": 0.8, "grey": 0.2}
+    ours, rng = [], np.random.default_rng(0)
+    view, source = TwoViews(size=24, scale=(1.0, 1.0), ratio=(4 / 3, 4 / 3), **plain), noise()
+    for _ in range(500):
+        ours += list(view({"image": source}, rng).values())
+    torch.manual_seed(0)
+    jitter = v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8)
+    reference = v2.Compose(
+        [v2.Resize((24, 24)), v2.ToDtype(torch.float32, scale=True), jitter, v2.RandomGrayscale(0.2)]
+    )
+    theirs = [reference(pixels.to_bytes(source)) for _ in range(1000)]
+
+    def measures(crops: list[torch.Tensor]) -> dict[str, np.ndarray]:
+        stacked = torch.stack(crops)  # (1000, 3, 24, 24)
+        found = {name: stacked[:, channel].mean((1, 2)) for channel, name in enumerate(("red", "green", "blue"))}
+        found["contrast"] = stacked.mean(1).std((1, 2))
+        found["saturation"] = (stacked.amax(1) - stacked.amin(1)).mean((1, 2))
+        return {name: values.numpy() for name, values in found.items()}
+
+    mine, known = measures(ours), measures(theirs)
+    for name in mine:
+        assert ks_2samp(mine[name], known[name]).pvalue > 1e-3 / len(mine), name
 
 
 def test_scale_ranges_of_multi_crop() -> None:
@@ -168,13 +208,11 @@ def test_a_picture_that_cannot_be_read_is_a_bad_row() -> None:
 
 
 def test_large_jpegs_are_decoded_small_enough_but_never_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    from counterpoint.views import image as module
-
-    seen, original = [], module.decode
-    monkeypatch.setattr(module, "decode", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
+    seen, original = [], pixels.read
+    monkeypatch.setattr(pixels, "read", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
     data = jpeg(ramp(1600, 1200))
     TwoViews(size=32, scale=(0.9, 1.0))({"image": data}, np.random.default_rng(0))
-    assert seen[-1].size == (200, 150)
+    assert seen[-1].shape == (3, 150, 200)
     cuts, resize = [], pixels.resize_box
     monkeypatch.setattr(pixels, "resize_box", lambda p, box, size, **k: cuts.append(box) or resize(p, box, size, **k))
     for seed in range(40):

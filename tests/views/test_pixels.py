@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as reference
 
+from counterpoint.data import BadRow
+from counterpoint.data.images import decode
 from counterpoint.views import pixels
 
 FACTORS = (0.0, 0.3, 1.0, 1.37, 1.8)
@@ -39,7 +44,7 @@ def test_colour_operations_follow_torchvision(values: torch.Tensor, name: str, f
     torch.testing.assert_close(getattr(pixels, f"adjust_{name}")(values, factor), expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("shift", [-0.5, -0.31, -0.1, 0.0, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("shift", [-0.5, -0.31, -1 / 6, -0.1, -0.05, 0.0, 0.05, 1 / 12, 0.2, 0.25, 1 / 3, 0.5])
 def test_hue_follows_torchvision(values: torch.Tensor, shift: float) -> None:
     expected = reference.adjust_hue(values.clone(), shift)
     torch.testing.assert_close(pixels.adjust_hue(values, shift), expected, atol=5e-6, rtol=0)
@@ -86,6 +91,69 @@ def test_resizing_a_box_gives_pillows_values(bicubic: bool) -> None:
     difference = (ours.permute(1, 2, 0).int() - torch.from_numpy(np.array(cut)).int()).abs()
     assert ours.dtype == torch.uint8
     assert difference.max() <= 1
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **settings: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("RGB", {"quality": 90}),
+        ("RGB", {"quality": 30, "progressive": True}),
+        ("RGB", {"subsampling": 0}),
+        ("RGB", {"subsampling": 1, "optimize": True}),
+        ("RGB", {"keep_rgb": True}),
+        ("L", {}),
+        ("CMYK", {}),
+        ("RGB", {"kind": "PNG"}),
+    ],
+)
+def test_reading_gives_what_decode_gives(mode: str, settings: dict[str, Any]) -> None:
+    data = encoded(Image.fromarray(picture(213, 331).permute(1, 2, 0).numpy()).convert(mode), **settings)
+    for side in (None, 200, 50):
+        found = pixels.read(data, smallest_side=side)
+        assert found.dtype == torch.uint8 and found.stride(0) == 1
+        assert torch.equal(found, pixels.to_bytes(decode(data, smallest_side=side)))
+
+
+def test_reading_turns_upright_and_names_damage(tmp_path: Path) -> None:
+    image = Image.fromarray(picture(40, 60).permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert pixels.read(encoded(image, exif=exif)).shape == (3, 60, 40)
+    data = encoded(image)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert torch.equal(pixels.read(tmp_path / "a.jpg"), pixels.read({"bytes": data, "path": None}))
+    with pytest.raises(BadRow, match="damaged picture"):
+        pixels.read(data[: len(data) // 2])
+    with pytest.raises(BadRow, match="not a picture"):
+        pixels.read(b"no picture")
+
+
+def test_reading_does_not_need_torchvisions_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.fromarray(picture(40, 60).permute(1, 2, 0).numpy()))
+    expected, calls = pixels.read(data), []
+
+    def missing(_: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        raise RuntimeError("built without libjpeg")
+
+    monkeypatch.setattr("torchvision.io.decode_jpeg", missing)
+    assert torch.equal(pixels.read(data), expected)
+    assert calls == [1]
+
+
+def test_results_go_where_they_are_told_to() -> None:
+    place, mean, std = torch.empty(2, 3, 37, 53), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    assert pixels.to_float(picture(), flip=True, out=place[1]).data_ptr() == place[1].data_ptr()
+    assert torch.equal(place[1], pixels.to_float(picture(), flip=True))
+    grey = pixels.to_grey(place[1])
+    assert torch.equal(pixels.normalise(grey, mean, std, out=place[0]), pixels.normalise(grey.clone(), mean, std))
+    assert torch.equal(pixels.blur(place[1], 1.0), place[1])
 
 
 def test_to_float_mirrors_and_is_independent_of_its_source() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from counterpoint.data.errors import BadRow
 from counterpoint.data.media import head_of, media_source
 
-__all__ = ["EXTENSIONS", "IGNORED", "decode", "decode_mask", "encode_png", "looks_like_image"]
+__all__ = ["EXTENSIONS", "IGNORED", "decode", "decode_mask", "encode_png", "looks_like_image", "plain_jpeg"]
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit: the pixels of 256 MB at 3 bytes each."""
@@ -121,6 +121,36 @@ def decode(value: Any, *, max_pixels: int = MAX_PIXELS, smallest_side: int | Non
         raise
     except Exception as error:  # decoders raise a dozen kinds of error on damaged bytes: all mean a bad row
         raise BadRow(_reason(error, value)) from error
+
+
+def plain_jpeg(value: Any, *, smallest_side: int | None = None) -> bytes | None:
+    """The bytes of a picture of which any JPEG decoder makes what `decode` makes, else None.
+
+    That is a JPEG in colour and upright, not too large, and not so large that `decode` would reduce it. Only the header
+    is read: None says nothing about the picture, and bytes may still be damaged.
+
+    Args:
+        value: as for `decode`.
+        smallest_side: as for `decode`.
+    """
+    if isinstance(value, np.ndarray | Image.Image):
+        return None
+    try:
+        source = _open_source(value)
+        with _pixel_limit(MAX_PIXELS), Image.open(source, formats=("JPEG",)) as image:
+            size = image.size
+            if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in _TURNS:
+                return None
+            if size[0] * size[1] > MAX_PIXELS:
+                return None
+            if smallest_side is not None:
+                image.draft("RGB", (smallest_side, smallest_side))
+            reduced = image.size != size
+    except Exception:  # whatever is wrong with it, `decode` says it better
+        return None
+    if reduced:
+        return None
+    return source.read_bytes() if isinstance(source, Path) else source.getvalue()
 
 
 def decode_mask(value: Any, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

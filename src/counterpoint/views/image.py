@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from counterpoint.data import Row
-from counterpoint.data.images import decode
 from counterpoint.views import pixels
 
 __all__ = ["CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "MultiCrop", "OneView", "Resize", "TwoViews"]
@@ -102,9 +101,9 @@ class _Distortion:
             image = operations[which](image, low + (high - low) * float(drawn[which]))
         return image
 
-    def _finish(self, cut: Tensor, drawn: np.ndarray) -> Tensor:
-        """Everything after the cut, from (3, size, size) uint8 and drawn numbers (14,) in [0, 1)."""
-        image = pixels.to_float(cut, flip=bool(drawn[0] < self.flip))
+    def _finish(self, cut: Tensor, drawn: np.ndarray, out: Tensor | None = None) -> Tensor:
+        """Everything after the cut, from (3, size, size) uint8 and drawn numbers (14,) in [0, 1); new, or in `out`."""
+        image = out = pixels.to_float(cut, flip=bool(drawn[0] < self.flip), out=out)
         if self.rotation:
             image = pixels.rotate(image, self.rotation * (2 * float(drawn[5]) - 1))
         if drawn[1] < self.jitter_probability:
@@ -114,7 +113,7 @@ class _Distortion:
         if drawn[3] < self.blur:
             low, high = self.blur_radius
             image = pixels.blur(image, low + (high - low) * float(drawn[4]))
-        return pixels.normalise(image, self.mean, self.std)
+        return pixels.normalise(image, self.mean, self.std, out=out)
 
     def _box(self, picture: Tensor, scale: Range, drawn: np.ndarray) -> pixels.Box:
         """Where one random resized crop lies in (3, H, W), from drawn numbers (22,) in [0, 1)."""
@@ -129,14 +128,21 @@ class _Distortion:
             limits=self.ratio,
         )
 
-    def _crops(self, row: Row, rng: np.random.Generator, plan: list[tuple[int, Range]]) -> list[Tensor]:
-        """Cut every (size, scale) of the plan out of the row's picture, each distorted: (3, size, size)."""
-        drawn = rng.random((len(plan), _BOX + 14))
-        picture, boxes = self._placed(row, plan, drawn)
-        return [
-            self._finish(pixels.resize_box(picture, box, size, bicubic=self.bicubic), numbers[_BOX:])
-            for (size, _), box, numbers in zip(plan, boxes, drawn, strict=True)
-        ]
+    def _crops(self, row: Row, rng: np.random.Generator, plan: list[tuple[int, int, Range]]) -> list[Tensor]:
+        """Cut every (count, size, scale) of the plan out of the row's picture, distorted: (count, 3, size, size)."""
+        places = [(size, scale) for count, size, scale in plan for _ in range(count)]
+        drawn = rng.random((len(places), _BOX + 14))
+        picture, boxes = self._placed(row, places, drawn)
+        crops = [torch.empty(count, 3, size, size) for count, size, _ in plan]
+        targets = [crop for group in crops for crop in group]
+        with torch.inference_mode():  # spares every operation its bookkeeping; the crops are tensors from outside of it
+            cuts = [
+                pixels.resize_box(picture, box, size, bicubic=self.bicubic)
+                for (size, _), box in zip(places, boxes, strict=True)
+            ]
+            for cut, numbers, target in zip(cuts, drawn, targets, strict=True):
+                self._finish(cut, numbers[_BOX:], target)
+        return crops
 
     def _placed(self, row: Row, plan: list[tuple[int, Range]], drawn: np.ndarray) -> tuple[Tensor, list[pixels.Box]]:
         """Picture (3, H, W) uint8 and where in it every (size, scale) of the plan lies, from (len(plan), >= 22)."""
@@ -155,7 +161,7 @@ class _Distortion:
         self, row: Row, side: int, plan: list[tuple[int, Range]], drawn: np.ndarray
     ) -> tuple[Tensor, list[pixels.Box], float]:
         """Picture (3, H, W) uint8, the boxes to cut, and the shorter side that gives every box its size in pixels."""
-        picture = pixels.to_bytes(decode(row["image"], smallest_side=side))
+        picture = pixels.read(row["image"], smallest_side=side)
         boxes = [self._box(picture, scale, numbers[:_BOX]) for (_, scale), numbers in zip(plan, drawn, strict=True)]
         shortest = min(picture.shape[1:])
         needed = max(
@@ -196,17 +202,8 @@ class MultiCrop(_Distortion):
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> all its crops, stacked by resolution."""
-        plan = [
-            (size, scale)
-            for size, count, scale in zip(self.sizes, self.counts, self.scales, strict=True)
-            for _ in range(count)
-        ]
-        crops = self._crops(row, rng, plan)
-        views, first = {}, 0
-        for index, count in enumerate(self.counts):
-            views[f"crops{index}"] = torch.stack(crops[first : first + count])
-            first += count
-        return views
+        crops = self._crops(row, rng, list(zip(self.counts, self.sizes, self.scales, strict=True)))
+        return {f"crops{index}": group for index, group in enumerate(crops)}
 
 
 @dataclass(frozen=True)
@@ -232,8 +229,8 @@ class TwoViews(_Distortion):
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> {"first": (3, size, size), "second": (3, size, size)}."""
-        first, second = self._crops(row, rng, [(self.size, self.scale)] * 2)
-        return {"first": first, "second": second}
+        first, second = self._crops(row, rng, [(1, self.size, self.scale)] * 2)
+        return {"first": first[0], "second": second[0]}
 
 
 @dataclass(frozen=True)
@@ -256,7 +253,7 @@ class OneView(_Distortion):
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
         """One row -> {"image": (3, size, size)}."""
-        return {"image": self._crops(row, rng, [(self.size, self.scale)])[0]}
+        return {"image": self._crops(row, rng, [(1, self.size, self.scale)])[0][0]}
 
 
 @dataclass(frozen=True)
@@ -285,7 +282,7 @@ class Resize:
 
     def __call__(self, row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """One row -> {"image": (3, size, size)}; `rng` is not used."""
-        picture = pixels.to_bytes(decode(row["image"], smallest_side=self.size))  # (3, H, W)
+        picture = pixels.read(row["image"], smallest_side=self.size)  # (3, H, W)
         height, width = picture.shape[1:]
         box: pixels.Box = (0, 0, width, height)
         if self.crop == "centre":

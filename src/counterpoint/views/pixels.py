@@ -1,8 +1,8 @@
 """Pixel operations: pure functions of a picture and of numbers that were drawn elsewhere.
 
 Pictures are cut and resized as bytes. Colours and blur work on a float32 tensor (3, H, W) in [0, 1], in place, with
-the definitions of `torchvision.transforms.v2.functional`. All are elementwise, and the one mean is taken by NumPy: the
-result never depends on the number of threads.
+the definitions of `torchvision.transforms.v2.functional`. All are elementwise, and one thread takes the mean of a
+channel: the result never depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from counterpoint.data.images import decode, plain_jpeg
 
 __all__ = [
     "adjust_brightness",
@@ -25,6 +28,7 @@ __all__ = [
     "blur",
     "crop_box",
     "normalise",
+    "read",
     "resize_box",
     "rotate",
     "to_bytes",
@@ -81,6 +85,28 @@ def crop_box(
     return left, top, left + box_width, top + box_height
 
 
+def read(value: Any, *, smallest_side: int | None = None) -> Tensor:
+    """The picture that `counterpoint.data.images.decode` gives, as (3, H, W) uint8, channels last in memory.
+
+    Most JPEGs are decoded by torchvision, into the same values: it runs the same library without copying them twice.
+
+    Args:
+        value, smallest_side: as for `decode`.
+
+    Raises:
+        BadRow: as `decode`.
+    """
+    data = plain_jpeg(value, smallest_side=smallest_side)
+    if data is not None:
+        from torchvision.io import decode_jpeg  # here, because it loads all of torchvision
+
+        try:
+            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        except RuntimeError:  # damaged, or a torchvision without JPEG
+            pass
+    return to_bytes(decode(value, smallest_side=smallest_side))
+
+
 def to_bytes(image: Image.Image) -> Tensor:
     """RGB picture -> (3, H, W) uint8, channels last in memory."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -89,18 +115,22 @@ def to_bytes(image: Image.Image) -> Tensor:
 def resize_box(pixels: Tensor, box: Box, size: int, *, bicubic: bool = False) -> Tensor:
     """Cut a box (left, top, right, bottom) out of (3, H, W) uint8 and resize it, antialiased: (3, size, size) uint8.
 
-    torch's kernel for bytes gives Pillow's values to one level in 255, in a third to a fifth of its time.
+    torch's kernel for bytes gives Pillow's values to one level in 255, in a third to a fifth of its time. It is fastest
+    where channels lie last in memory and without gaps.
     """
     left, top, right, bottom = box
-    cut = pixels[None, :, top:bottom, left:right]
+    cut = pixels[None, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
     mode = "bicubic" if bicubic else "bilinear"
     return F.interpolate(cut, size=(size, size), mode=mode, antialias=True)[0]
 
 
-def to_float(pixels: Tensor, *, flip: bool = False) -> Tensor:
-    """(3, H, W) uint8 -> float32 in [0, 1], contiguous and new, mirrored left to right if `flip`."""
-    pixels = pixels.flip(2) if flip else pixels
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+def to_float(pixels: Tensor, *, flip: bool = False, out: Tensor | None = None) -> Tensor:
+    """(3, H, W) uint8 -> float32 in [0, 1], contiguous, mirrored left to right if `flip`; new, or `out`."""
+    array = pixels.numpy()
+    # Bytes are brought into order first: a quarter of the memory traffic.
+    planes = torch.from_numpy(np.ascontiguousarray(array[..., ::-1] if flip else array))
+    values = planes.to(torch.float32) if out is None else out.copy_(planes)
+    return values.mul_(1 / 255)
 
 
 def rotate(pixels: Tensor, degrees: float) -> Tensor:
@@ -113,10 +143,12 @@ def rotate(pixels: Tensor, degrees: float) -> Tensor:
     return 1.0 - F.grid_sample(1.0 - pixels[None], grid, align_corners=False)[0]
 
 
-def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(value - mean) / std for each channel, in place; one-channel pixels (1, H, W) become (3, H, W)."""
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float], *, out: Tensor | None = None) -> Tensor:
+    """(value - mean) / std for each channel, in place or in `out`; one-channel pixels (1, H, W) become (3, H, W)."""
     scale, shift = _scale_and_shift(tuple(mean), tuple(std))
-    return (pixels.mul_(scale) if len(pixels) == 3 else pixels * scale).add_(shift)
+    if out is None:
+        out = pixels if len(pixels) == 3 else pixels.new_empty(3, *pixels.shape[1:])
+    return torch.mul(pixels, scale, out=out).add_(shift)
 
 
 @lru_cache(maxsize=16)
@@ -132,53 +164,66 @@ def adjust_brightness(pixels: Tensor, factor: float) -> Tensor:
     return pixels.clamp_(max=1.0) if factor > 1 else pixels
 
 
-def _luma(pixels: Tensor) -> Tensor:
-    """(3, H, W) -> (H, W)."""
-    return (pixels[0] * GREY[0]).add_(pixels[1], alpha=GREY[1]).add_(pixels[2], alpha=GREY[2])
+def _luma(pixels: Tensor, share: float = 1.0) -> Tensor:
+    """(3, H, W) -> `share` of the luma, (H, W)."""
+    red, green, blue = (weight * share for weight in GREY)
+    return (pixels[0] * red).add_(pixels[1], alpha=green).add_(pixels[2], alpha=blue)
 
 
 def adjust_contrast(pixels: Tensor, factor: float) -> Tensor:
     """Blend with the mean luma of the picture, in place: 0 is flat grey, 1 the picture itself."""
-    means = pixels.numpy().reshape(3, -1).mean(axis=1)  # NumPy sums pairwise, in one thread
-    pixels.mul_(factor).add_((1 - factor) * sum(float(m) * weight for m, weight in zip(means, GREY, strict=True)))
+    sums = pixels.flatten(1).sum(1).tolist()  # each by one thread
+    mean = sum(value * weight for value, weight in zip(sums, GREY, strict=True)) / pixels[0].numel()
+    torch.add(torch.tensor((1 - factor) * mean), pixels, alpha=factor, out=pixels)
     return pixels.clamp_(0.0, 1.0) if factor > 1 else pixels
 
 
 def adjust_saturation(pixels: Tensor, factor: float) -> Tensor:
     """Blend every pixel with its own luma, in place: 0 is greyscale, 1 the picture itself."""
-    grey = _luma(pixels).mul_(1 - factor)
-    pixels.mul_(factor).add_(grey)
+    torch.add(_luma(pixels, 1 - factor), pixels, alpha=factor, out=pixels)
     return pixels.clamp_(0.0, 1.0) if factor > 1 else pixels
 
 
 def adjust_hue(pixels: Tensor, shift: float) -> Tensor:
     """Turn the hue by `shift` of a full circle, in [-0.5, 0.5]; value and saturation stay. In place.
 
-    With V the largest and v the smallest channel, C = V - v, and h the hue in sixths of the circle, a channel becomes
-    V - C clip(2 - d, 0, 1), where d is the distance of h + 6 shift from the channel's place on the circle. For x in
-    [-1, 11) the distance of x from 2 on a circle of length 6 is ||x - 5| - 3|; multiplied by C nothing is divided, so
-    grey pixels need no special case.
+    Let V be the largest and v the smallest channel, C = V - v. Two sixths of the circle exchange the channels in turn,
+    and three replace every x by V + v - x, so a turn by any number of whole sixths costs next to nothing. What is left
+    is d sixths with |d| <= 1/2. A channel x, whose neighbour on the side that the hue moves away from it is y, becomes
+
+        clip(x + clip(y, v + |d| C, V - |d| C) - y, v, V):
+
+    while y is near v, x = V or x moves up by |d| C less what y has risen; while y is near V, x moves down in the same
+    way, or is v; in between it stays. Nothing is divided, so grey pixels need no special case.
     """
+    sixths = round(6 * shift)
     rows = max(1, _STRIP // pixels.shape[2])
     for first in range(0, pixels.shape[1], rows):
-        _turn_hue(pixels[:, first : first + rows], shift)
+        _turn_hue(pixels[:, first : first + rows], sixths, 6 * shift - sixths)
     return pixels
 
 
-def _turn_hue(pixels: Tensor, shift: float) -> None:
+def _turn_hue(pixels: Tensor, sixths: int, rest: float) -> None:
+    """Turn (3, rows, W) in place by whole sixths of the circle and by a rest in [-1/2, 1/2] of one."""
     red, green, blue = channels = pixels.unbind(0)
-    value = torch.maximum(torch.maximum(red, green), blue)  # (rows, W)
-    lowest = torch.minimum(torch.minimum(red, green), blue)
+    lowest = torch.minimum(red, green)  # (rows, W)
+    value = torch.maximum(red, green)
+    torch.minimum(lowest, blue, out=lowest)
+    torch.maximum(value, blue, out=value)
     chroma = value - lowest
-    from_green = torch.add(blue - red, chroma, alpha=2)
-    from_blue = torch.add(red - green, chroma, alpha=4)
-    # 0 where a channel is the largest, else 1: interpolating is ten times as fast as `torch.where`, and exact.
-    not_green, not_red = torch.sub(value, green).sign_(), torch.sub(value, red).sign_()
-    hue = (green - blue).lerp_(from_green.lerp_(from_blue, not_green), not_red)  # (rows, W): h * C
-    three, base = chroma * 3, torch.sub(value, chroma, alpha=2)
-    for channel, place in enumerate((5.0, 3.0, 1.0)):
-        distance = torch.add(hue, chroma, alpha=(place + 6 * shift) % 6 - 5).abs_().sub_(three).abs_()
-        torch.clamp(distance.add_(base), lowest, value, out=channels[channel])
+    low, high = torch.add(lowest, chroma, alpha=abs(rest)), torch.sub(value, chroma, alpha=abs(rest))
+    step = 1 if rest > 0 else 2
+    turned = []
+    for number, channel in enumerate(channels):
+        neighbour = channels[(number + step) % 3]
+        turned.append(torch.clamp(neighbour, low, high).sub_(neighbour).add_(channel))
+    if sixths % 2:
+        sixths += 3
+        both = torch.add(lowest, value, out=chroma)
+        for new in turned:
+            torch.sub(both, new, out=new)
+    for number, channel in enumerate(channels):
+        torch.clamp(turned[(number - sixths // 2) % 3], lowest, value, out=channel)
 
 
 def to_grey(pixels: Tensor) -> Tensor:
@@ -187,16 +232,26 @@ def to_grey(pixels: Tensor) -> Tensor:
 
 
 def blur(pixels: Tensor, radius: float) -> Tensor:
-    """Gaussian blur of (C, H, W) with standard deviation `radius` in pixels; edge pixels are repeated outwards."""
+    """Gaussian blur of (C, H, W) with standard deviation `radius` in pixels, in place; edges are repeated outwards."""
     reach = max(1, min(round(3 * radius), *pixels.shape[1:]))
     weights = [math.exp(-0.5 * (step / radius) ** 2) for step in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
-    padded = F.pad(pixels.unsqueeze(0), (reach, reach, reach, reach), mode="replicate")[0]
-    for axis, size in ((1, pixels.shape[1]), (2, pixels.shape[2])):
-        out = padded.narrow(axis, reach, size) * (weights[0] / total)
-        pair = torch.empty_like(out)
-        for step in range(1, reach + 1):
-            torch.add(padded.narrow(axis, reach - step, size), padded.narrow(axis, reach + step, size), out=pair)
-            out.add_(pair, alpha=weights[step] / total)
-        padded = out
-    return padded
+    shares = [weight / total for weight in weights]
+    for axis in (1, 2):
+        _smooth(pixels, axis, shares)
+    return pixels
+
+
+def _smooth(pixels: Tensor, axis: int, shares: list[float]) -> None:
+    """Replace every value of (C, H, W) by a weighted sum of it and its neighbours along an axis, in place."""
+    reach, size, shape = len(shares) - 1, pixels.shape[axis], list(pixels.shape)
+    shape[axis] += 2 * reach
+    padded = torch.empty(shape)
+    before, middle, after = padded.split((reach, size, reach), axis)
+    middle.copy_(pixels)
+    before.copy_(pixels.narrow(axis, 0, 1))
+    after.copy_(pixels.narrow(axis, size - 1, 1))
+    shifted = padded.unfold(axis, size, 1).movedim(-1, axis + 1).unbind(axis)  # 2 reach + 1 views of (C, H, W)
+    pixels.mul_(shares[0])
+    for step in range(1, reach + 1):
+        pixels.add_(shifted[reach - step], alpha=shares[step]).add_(shifted[reach + step], alpha=shares[step])
