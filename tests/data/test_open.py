@@ -32,6 +32,19 @@ def test_builtins_are_the_files_of_their_folder() -> None:
     assert {"emoji", "digits", "mnist5k", "photos", "textures", "clips", "lee", "wordsim", "ui-translations"} <= files
 
 
+def test_a_folder_called_like_a_built_in_set_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_rows("digits")
+    assert not caplog.records
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "1.jpg").write_bytes(plain(1))
+    open_rows("digits")
+    assert "digits is taken for the built-in set; what lies here is ./digits" in caplog.text
+    assert len(open_rows("./digits")) == len(open_rows("digits/")) == 1
+
+
 def test_rows_in_memory_pass_through() -> None:
     rows = open_rows([{"photo": 1, "label": "b"}, {"photo": 2, "label": "a"}], columns={"image": "photo"})
     assert rows[0] == {"id": "0", "image": 1, "label": 1} and rows.class_names == ["a", "b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import logging
 import pkgutil
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ Source = str | Path | Rows | Sequence[Mapping[str, Any]]
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NAMED = re.compile(r"^([A-Za-z_][\w-]*)=(.+)$")
 _TABLES = (*KINDS, ".parquet")
+
+_log = logging.getLogger("counterpoint")
 
 
 def list_builtins() -> list[str]:
@@ -65,7 +68,7 @@ def open_rows(
               "shards/*.tar";
             - "hub:organisation/name" for a data set of the hub;
             - rows that are already there: `Rows`, or a list of dicts.
-            A folder that is called like a built-in set is meant by "./name".
+            A folder that is called like a built-in set is meant by "./name"; a warning says so where there is one.
         columns: new name -> name in the source, e.g. {"image": "photo", "text": "caption", "id": "key"}.
         split: which split of a source that has splits; train by default, "all" for everything.
         root: folder that media paths in a table are relative to, and may not leave; that of the table by
@@ -124,6 +127,8 @@ def _open(source: Source, split: str | None, root: Path | None, id_column: str |
     if isinstance(source, str) and name in list_builtins():
         if inner and split and inner != split:
             raise ValueError(f"{source!r} names the split {inner!r}, and split={split!r} another")
+        if Path(text).exists():
+            _log.warning("%s is taken for the built-in set; what lies here is ./%s", text, text)
         return _open_builtin(name, inner or split)
     return _open_path(text, split, root, id_column)
 
