@@ -69,6 +69,15 @@ def _averaged() -> list[Tensor | None]:
     return [parameter.grad for parameter in parameters]
 
 
+def _averaged_pictures() -> tuple[tuple[int, ...], tuple[int, ...], Tensor]:
+    weight = nn.Parameter(torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    rows = _rows(2, 3, 4, 5).float() * (1 + distributed.process_index())
+    weight.grad = torch.empty_like(weight).copy_(rows)
+    distributed.average_gradients([weight])
+    assert weight.grad is not None
+    return weight.stride(), weight.grad.stride(), weight.grad.contiguous()
+
+
 def _broadcast() -> dict[str, Tensor]:
     torch.manual_seed(distributed.process_index())
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -133,6 +142,13 @@ def test_average_counts_a_missing_gradient_as_zero_unless_it_is_missing_everywhe
         assert second.tolist() == [2.0, 2.0, 2.0]
         assert third is None
         assert fourth is None
+
+
+def test_average_lies_in_memory_as_the_parameter_does() -> None:
+    """Fused optimisers go through both as they lie, without a look at the strides."""
+    for weight, gradient, values in run_on_processes(_averaged_pictures, 2):
+        assert weight == gradient != values.stride()
+        torch.testing.assert_close(values, 1.5 * _rows(2, 3, 4, 5).float())
 
 
 def test_broadcast_gives_everyone_the_weights_and_buffers_of_process_zero() -> None:

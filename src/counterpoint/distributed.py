@@ -249,7 +249,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         dist.all_reduce(flat)
         flat /= process_count()
         for parameter, piece in zip(group, flat.split([p.numel() for p in group]), strict=True):
-            parameter.grad = piece.view_as(parameter).clone()
+            # In the parameter's own memory order: fused optimisers go through both as they lie.
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(piece.view_as(parameter))
 
 
 def across_processes(loss: Loss, *, rows: Sequence[str]) -> Loss:

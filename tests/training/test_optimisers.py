@@ -120,3 +120,65 @@ def test_a_prefix_is_a_whole_name() -> None:
     holder.head_two = nn.Linear(2, 2)
     freeze_all_but(holder, ("head",), {name: True for name, _ in holder.named_parameters()})
     assert not holder.head_two.weight.requires_grad and holder.head.weight.requires_grad
+
+
+def pictures() -> nn.Conv2d:
+    """A convolution as image encoders hold it: its weights lie in memory with the channels last."""
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+
+
+def stepped(module: Any, optimiser: Any, steps: range) -> None:
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        for parameter in module.parameters():
+            parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+        optimiser.step()
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_state_from_a_file_goes_on_in_the_memory_order_of_the_weights(name: str) -> None:
+    class Pictures(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = pictures()  # type: ignore[assignment]
+
+    whole, parts, rest = (build(Pictures) for _ in range(3))
+    stepped(whole, build_optimiser(whole, settings(optimiser=name)), range(4))
+    first = build_optimiser(parts, settings(optimiser=name))
+    stepped(parts, first, range(2))
+    # What a safetensors file gives back: the numbers in row order.
+    states = {
+        parameter: {key: torch.as_tensor(value).contiguous().clone() for key, value in state.items()}
+        for parameter, state in export_state(first, parts).items()
+    }
+    rest.load_state_dict(parts.state_dict())
+    second = build_optimiser(rest, settings(optimiser=name))
+    import_state(second, rest, states)
+    stepped(rest, second, range(2, 4))
+    for before, after in zip(whole.parameters(), rest.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_weights_with_gaps_in_memory_take_the_plain_kernel() -> None:
+    class Gaps(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head.weight = nn.Parameter(torch.zeros(6, 12)[:, ::2])
+
+    assert all(group["fused"] for group in build_optimiser(build(Toy), settings()).param_groups)
+    assert not any(group["fused"] for group in build_optimiser(build(Gaps), settings()).param_groups)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_parameters_may_get_their_first_gradient_later_than_others(name: str) -> None:
+    toy = build(Toy)
+    optimiser = build_optimiser(toy, settings(optimiser=name))
+    fill_gradients(toy)
+    toy.head.weight.grad = None
+    before = toy.head.weight.detach().clone()
+    optimiser.step()
+    assert torch.equal(toy.head.weight, before)
+    fill_gradients(toy)
+    optimiser.step()
+    assert not torch.equal(toy.head.weight, before)

@@ -61,9 +61,11 @@ class Checkpoint:
         scaler: of float16 training.
         micro_batch: what running out of memory has made of the setting.
         skipped: (id, reason) of rows that could not be used.
-        seen: rows read.
+        seen: rows read, by all processes.
         health: memory of the health monitor.
-        processes: how many processes trained.
+        processes: how many processes the run began with.
+        draws: the stage it stands in has drawn random numbers for the rows of a process, so that it cannot go on with
+            another number of them.
     """
 
     weights: Mapping[str, Tensor]
@@ -75,6 +77,7 @@ class Checkpoint:
     seen: int = 0
     health: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
+    draws: bool = False
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -104,7 +107,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-_VALUES = ("scaler", "micro_batch", "skipped", "seen", "health", "processes")
+_VALUES = ("scaler", "micro_batch", "skipped", "seen", "health", "processes", "draws")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -34,7 +34,7 @@ from counterpoint.training.caching import (
     refusing_batch_norm,
     without_private_keys,
 )
-from counterpoint.training.randomness import seed_everything
+from counterpoint.training.randomness import DrawWatch, seed_everything
 from counterpoint.training.results import StepResult, averaged, check_features, detached, first_rows, summed
 from counterpoint.training.terms import Combined, as_terms, combine, total_counts, uneven_counts
 
@@ -78,6 +78,7 @@ class Gradients:
 
     Attributes:
         micro_batch: halved whenever memory runs out.
+        draws: whether random numbers are drawn for the rows of this process alone.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Gradients:
         micro_batch: int | None,
     ) -> None:
         self.system, self.fabric, self.micro_batch = system, fabric, micro_batch
+        self.draws = DrawWatch(fabric.device)
         self._encode, self._loss = encode, loss
         # Features of uncoupled pieces are only kept for those who look at them.
         self._all_even: bool | None = None  # no term has a count of its own; known after the first counting pass
@@ -179,7 +181,7 @@ class Gradients:
         pieces = self._pieces(batch)
         cache: CachedFeatures | None = None
         seed_everything(*seed, "process", process_index())
-        with self._together(), self._guarded(len(pieces) > 1):
+        with self._together(), self._guarded(len(pieces) > 1), self.draws.watching():
             if len(pieces) > 1:
                 cache = CachedFeatures(self._encode, pieces, self.fabric.autocast, self.fabric.device)
                 local = cache.features
@@ -257,7 +259,7 @@ class Gradients:
         return summed(shares, kept, sum(rows))
 
     def _piece(self, piece: Batch) -> tuple[dict[str, Term], Features]:
-        with self.fabric.autocast():
+        with self.draws.watching(), self.fabric.autocast():
             features = self._encode(piece)
             check_features(features, self.system)
             terms = as_terms(self._loss(features), self.system, first_rows(features))

@@ -58,8 +58,9 @@ class Journal:
         self._log = MetricsLog(path, position.total) if process_index() == 0 else None
         self._line = ProgressLine(quiet=quiet)
         self._health = HealthMonitor.from_memory(checkpoint.health if checkpoint else {})
-        self._skipped = {name: reason for name, reason in (checkpoint.skipped if checkpoint else [])}
-        self._seen = checkpoint.seen if checkpoint else 0
+        kept = checkpoint if process_index() == 0 else None  # it holds the rows of all processes
+        self._skipped = {name: reason for name, reason in (kept.skipped if kept else [])}
+        self._seen = kept.seen if kept else 0
         self._loader: Loader | None = None
         self._reset()
 
@@ -159,23 +160,22 @@ class Journal:
             self._loader = None
 
     def memory(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps; rows of all processes. Collective."""
         skipped, seen = dict(self._skipped), self._seen
         if self._loader is not None:
             skipped.update(dict(self._loader.skipped))
             seen += self._loader.seen
+        found = gather_objects([seen, list(skipped.items())])
+        reasons = dict(tuple(item) for _, items in found for item in items)
         return {
-            "skipped": [list(item) for item in skipped.items()],
-            "seen": seen,
+            "skipped": [list(item) for item in reasons.items()],
+            "seen": sum(count for count, _ in found),
             "health": self._health.memory(),
         }
 
     def result(self, position: Position) -> dict[str, Any]:
         """How the run ended, for result.json; rows of all processes. Collective."""
         memory = self.memory()
-        others = gather_objects([memory["seen"], memory["skipped"]])
-        memory["seen"] = sum(seen for seen, _ in others)
-        memory["skipped"] = [item for _, skipped in others for item in skipped]
         return {
             "steps": position.total,
             "seconds": position.seconds,

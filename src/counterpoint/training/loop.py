@@ -27,11 +27,11 @@ from counterpoint.distributed import (
     gather,
     process_count,
     process_index,
-    reduce_sum,
 )
 from counterpoint.run import load_weights
 from counterpoint.storage import StorageError
 from counterpoint.system import System
+from counterpoint.training.agreement import Outcome, agree, refuse_draws
 from counterpoint.training.checkpoint import Checkpoint, Position, write_checkpoint
 from counterpoint.training.devices import make_fabric, to_device
 from counterpoint.training.guard import NonFiniteError, explain, gradient_norm
@@ -91,6 +91,8 @@ class Trainer:
         self._began = time.perf_counter() - self.position.seconds
         self._saved_at = self.position.seconds
         self._scaler_skips = 0
+        self._began_with = checkpoint.processes if checkpoint else process_count()
+        self._draws = False
         if checkpoint and checkpoint.scaler:
             self._precision.load_state_dict(checkpoint.scaler)
         self.journal = Journal(system, path, settings, self.position, checkpoint, quiet=quiet or process_index() > 0)
@@ -182,7 +184,8 @@ class Trainer:
         if any(parameter.grad is not None for parameter in system.parameters()):
             self._precision.unscale_gradients(prepared.optimiser)
         norm = gradient_norm(system.parameters())
-        loss, size, stopping = self._agree(result, norm, stop)
+        outcome = self._agree(prepared, result, norm, stop)
+        loss, size = outcome.loss, outcome.norm
         self._check(loss, size, batches, result)
         watched = self.journal.watches(position.total + 1)
         before = self.journal.sample_weights() if watched else None
@@ -192,26 +195,18 @@ class Trainer:
         self.journal.stepped(loss, result.rows)
         if watched:
             self.journal.observe(self, prepared, result, rate=rate, norm=size, before=before)
-        self._maybe_save(stopping)
+        self._maybe_save(outcome.stopping)
 
-    def _agree(self, result: StepResult, norm: Tensor, stop: StopRequest) -> tuple[float, float, bool]:
-        """Loss, gradient norm and whether to stop, the same on every process: the one wait for the device in a step."""
-        loss, size = torch.stack([result.loss.double(), norm.to(result.loss.device).double()]).tolist()
+    def _agree(self, prepared: PreparedStage, result: StepResult, norm: Tensor, stop: StopRequest) -> Outcome:
+        """The outcome of the step, the same on every process."""
+        drew = prepared.gradients.draws.drew
         seconds = time.perf_counter() - self._began
-        stopping = stop.requested
-        if process_count() > 1:
-            status = [
-                float(not math.isfinite(loss)),
-                float(not math.isfinite(size)),
-                float(stopping),
-                seconds,
-            ]
-            bad_loss, bad_size, asked, seconds = reduce_sum(torch.tensor(status, device=self.fabric.device)).tolist()
-            loss = loss if not bad_loss else math.nan
-            size = size if not bad_size else math.nan
-            stopping, seconds = asked > 0, seconds / process_count()
-        self.position.seconds = seconds
-        return loss, size, stopping
+        outcome = agree(result.loss, norm, seconds=seconds, stopping=stop.requested, drew=drew)
+        self.position.seconds = outcome.seconds
+        self._draws = outcome.drew
+        if outcome.drew:
+            refuse_draws(self.path, self._began_with)
+        return outcome
 
     def _check(self, loss: float, size: float, batches: list[dict[str, Any]], result: StepResult) -> None:
         """Stop before the optimiser moves when something is not finite; a scaler may skip steps of its own."""
@@ -268,27 +263,28 @@ class Trainer:
             StorageError: it must succeed and did not.
         """
         self._saved_at = self.position.seconds
+        journal = self.journal.memory()
         if process_index() == 0:
             prepared = self._prepared
             states = dict(self._optimisers)
-            if self.position.stage < len(self._stages) and self._stages[self.position.stage] is prepared.stage:
+            inside = self.position.stage < len(self._stages) and self._stages[self.position.stage] is prepared.stage
+            if inside:
                 states[prepared.state_name] = export_state(prepared.optimiser, self.system)
+            checkpoint = Checkpoint(
+                weights=self.system.state_dict(),
+                optimisers=states,
+                position=self.position,
+                scaler=self._precision.state_dict(),
+                micro_batch=self._micro_batch,
+                processes=self._began_with,
+                draws=inside and self._draws,
+                **journal,
+            )
             try:
                 (self.path / "checkpoints").mkdir(exist_ok=True)
-                write_checkpoint(self.path / "checkpoints", self._checkpoint(states))
+                write_checkpoint(self.path / "checkpoints", checkpoint)
             except (StorageError, OSError) as error:
                 if must:
                     raise
                 warnings.warn(f"no checkpoint at step {self.position.total}: {error}", stacklevel=2)
         barrier()
-
-    def _checkpoint(self, states: dict[str, OptimiserState]) -> Checkpoint:
-        return Checkpoint(
-            weights=self.system.state_dict(),
-            optimisers=states,
-            position=self.position,
-            scaler=self._precision.state_dict(),
-            micro_batch=self._micro_batch,
-            processes=process_count(),
-            **self.journal.memory(),
-        )

@@ -83,12 +83,14 @@ def build_optimiser(system: System, settings: TrainingSettings) -> Optimizer:
 
 def _make(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:
     rate, momentum = settings.learning_rate, settings.momentum
-    # One kernel for all of an update: a fifth of the time on a CPU.
-    fused = all(parameter.device.type in _FUSED for group in groups for parameter in group["params"])
     if settings.optimiser == "adamw":
+        # One kernel for all of an update: a fifth of the time on a CPU. It would unscale float16 gradients itself,
+        # which the trainer has done before, to look at their norm.
+        scaled = settings.precision == "16-mixed"
+        fused = not scaled and all(_fusible(parameter) for group in groups for parameter in group["params"])
         return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, eps=settings.epsilon, fused=fused)
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
+    if settings.optimiser == "sgd":  # its fused kernel fails where one parameter has a state and the next has none yet
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
     from timm.optim import Lamb, Lars  # timm takes a second to import; most runs do not need it
 
     if settings.optimiser == "lamb":  # without timm's own clipping: `clip_gradient` is there for that
@@ -97,6 +99,15 @@ def _make(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer
     # without weight decay (biases, norms) at the plain rate.
     larc = settings.optimiser == "larc"
     return Lars(groups, lr=rate, momentum=momentum, trust_clip=larc, always_adapt=larc)
+
+
+def _fusible(parameter: Tensor) -> bool:
+    """Whether a fused kernel may go through parameter, gradient and state as they lie in memory.
+
+    With gaps or overlaps in it, its gradient does not lie as it does.
+    """
+    dense = torch.empty_like(parameter, device="meta").stride() == parameter.stride()
+    return parameter.device.type in _FUSED and dense
 
 
 def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
@@ -134,6 +145,12 @@ def import_state(optimiser: Optimizer, module: nn.Module, state: OptimiserState)
 
 
 def _placed(value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
-    """A copy beside the parameter; counters (no dimensions) stay on the CPU, unless the optimiser is a fused one."""
-    beside = value.dim() > 0 or group.get("fused")
-    return value.to(parameter.device, copy=True) if beside else value.clone()
+    """A copy beside the parameter; counters (no dimensions) stay on the CPU, unless the optimiser is a fused one.
+
+    It lies in memory as the parameter does: fused optimisers go through both as they lie, and a file keeps row order.
+    """
+    if value.dim() == 0 and not group.get("fused"):
+        return value.clone()
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -21,6 +21,7 @@ from counterpoint.distributed import (
 from counterpoint.encoders import assets
 from counterpoint.run import Run, build_system, finish_run, save_facts, write_config
 from counterpoint.system import System, find_system
+from counterpoint.training.agreement import counted, refuse_resuming
 from counterpoint.training.checkpoint import Checkpoint, read_newest
 from counterpoint.training.devices import claim_device
 from counterpoint.training.loop import Trainer
@@ -59,14 +60,15 @@ def train(
         overrides: single training settings, on top of the recipe's or of `settings`.
         columns: renames columns, new name -> name in the data.
         resume: go on from the newest checkpoint in `out` with the run's own data and settings; the result equals an
-            unbroken run to the bit. Without a run in `out` it starts one.
+            unbroken run to the bit, with another number of processes to rounding. Without a run in `out` it starts one.
         quiet: print nothing.
 
     Returns:
         The finished run.
 
     Raises:
-        ValueError: unknown names, unusable values, missing columns, `out` taken, another run when resuming.
+        ValueError: unknown names, unusable values, missing columns, `out` taken, another run when resuming, or another
+            number of processes that would make it another run (dropout or masks in the encoder).
         counterpoint.data.DataError: the data cannot be used.
         counterpoint.training.guard.NonFiniteError: loss or gradient became NaN or infinite.
         counterpoint.training.interrupt.Interrupted: Ctrl-C or SIGTERM; the state is saved.
@@ -132,7 +134,7 @@ def _carry_out(job: _Job, path: Path, old: Run | None, *, quiet: bool) -> Run:
         if old.finished:
             _say(f"{path} is finished after {old.result()['steps']} steps: nothing to resume", quiet=quiet)
             return old
-        checkpoint = _newest(old, quiet=quiet)
+        checkpoint = _newest(old, job, quiet=quiet)
     with _leaving_nothing_untrained(path):
         _prepare(job, path, new=old is None)
         result = Trainer(job.system, job.rows, job.settings, path, checkpoint=checkpoint, quiet=quiet).run()
@@ -247,19 +249,17 @@ def _check_same(run: Run, config: Mapping[str, Any]) -> None:
         )
 
 
-def _newest(run: Run, *, quiet: bool) -> Checkpoint | None:
+def _newest(run: Run, job: _Job, *, quiet: bool) -> Checkpoint | None:
     found = read_newest(run.path / "checkpoints")
     if found is None:
         _say(f"{run.path} has no checkpoint yet: starting from the beginning", quiet=quiet)
         return None
     checkpoint, folder = found
     _say(f"resuming from {folder}", quiet=quiet)
+    refuse_resuming(run.path, checkpoint, job.system, job.settings, len(job.rows))
     if checkpoint.processes != process_count():
-        _say(
-            f"the run had {checkpoint.processes} processes, now {process_count()}: the batches stay the same, random "
-            "numbers inside the encoder (dropout) do not",
-            quiet=quiet,
-        )
+        began, now = counted(checkpoint.processes), counted(process_count())
+        _say(f"the run began with {began}, goes on with {now}: the same to rounding", quiet=quiet)
     return checkpoint
 
 
