@@ -124,8 +124,17 @@ def show_scores(result: Mapping[str, Any], values: Values) -> None:
 
 def show_table(result: Any, values: Values) -> None:
     """Where the table lies and how to ask it."""
+    from counterpoint.index.layout import open_table
+    from counterpoint.system import list_systems
+
     print(f"table: {result}")
-    _next(f'counterpoint search {values["out"]} "a red door"')
+    found = open_table(result)
+    name = found[1]["model"]["system"] if found else None
+    modality = next((system.cls.modality for system in list_systems() if system.name == name), "")
+    if "text" in modality:
+        _next(f'counterpoint search {values["out"]} "a red door"')
+    elif "image" in modality:
+        _next(f"counterpoint search {values['out']} --image door.jpg")
 
 
 def show_answers(result: Sequence[Mapping[str, Any]], values: Values) -> None:
