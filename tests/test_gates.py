@@ -20,7 +20,7 @@ HOUSE = (
     "storage",
     "sealing",
     "construction",
-    "geometry",
+    "geometry gaussians",
     "losses",
     "memory",
     "data",

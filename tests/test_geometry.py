@@ -58,6 +58,22 @@ def test_tolerance() -> None:
     assert float(geometry.tolerance(points, labels)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_tolerance_over_all_pairs_is_the_indicator_average() -> None:
+    rows, labels = _unit(7, 6), torch.tensor([0, 1, 0, 2, 1, 0, 3])
+    same = [(float(rows[i] @ rows[j]), bool(labels[i] == labels[j])) for i in range(7) for j in range(7) if i != j]
+    total, pairs = sum(s for s, y in same if y), sum(y for _, y in same)
+    assert float(geometry.tolerance_all_pairs(rows, labels)) == pytest.approx(total / 42, abs=1e-12)
+    assert float(geometry.tolerance(rows, labels)) == pytest.approx(total / pairs)
+
+
+def test_unit_length_stands_up_to_half_precision() -> None:
+    rows = torch.tensor([[30_000.0, 40_000.0]])
+    for dtype, kept in ((torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)):
+        found = geometry.unit_length(rows.to(dtype))
+        assert found.dtype == kept
+        torch.testing.assert_close(found, torch.tensor([[0.6, 0.8]], dtype=kept), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6)])
 def test_effective_rank(shape: tuple[int, int]) -> None:
     points = _unit(*shape)

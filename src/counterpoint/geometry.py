@@ -11,12 +11,27 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["alignment", "duplicate_rate", "effective_rank", "hardest_share", "tolerance", "uniformity"]
+__all__ = [
+    "alignment",
+    "duplicate_rate",
+    "effective_rank",
+    "hardest_share",
+    "tolerance",
+    "tolerance_all_pairs",
+    "uniformity",
+    "unit_length",
+]
 
 TILE = 2048
 """Rows and columns of the pairs that are held at once."""
+
+
+def unit_length(rows: Tensor) -> Tensor:
+    """Rows (N, D) of unit length, in float32 at least: the length of a half-precision row may overflow."""
+    return normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
 
 
 def alignment(first: Tensor, second: Tensor, *, exponent: float = 2.0) -> Tensor:
@@ -124,6 +139,16 @@ def tolerance(embeddings: Tensor, labels: Tensor) -> Tensor:
     # sum_{i != j} <x_i, x_j> of a class is |sum_i x_i|^2 - sum_i |x_i|^2.
     total = rows.new_zeros(len(size), rows.shape[1]).index_add(0, group, rows)  # (classes, D)
     return (total.square().sum() - rows.square().sum()) / pairs
+
+
+def tolerance_all_pairs(embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Tolerance as the paper writes it, divided by all pairs: mean_{i != j} <x_i, x_j> [same label].
+
+    Arguments, result and errors are those of `tolerance`.
+    """
+    size = labels.unique(return_counts=True)[1]  # (classes,)
+    same, pairs = int((size * (size - 1)).sum()), len(labels) * (len(labels) - 1)
+    return tolerance(embeddings, labels) * (same / pairs)
 
 
 @torch.no_grad()

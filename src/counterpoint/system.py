@@ -34,6 +34,7 @@ __all__ = [
     "list_systems",
     "system_name",
     "with_own_rate",
+    "without_decay",
 ]
 
 Batch = dict[str, Any]
@@ -191,13 +192,24 @@ def with_own_rate(
     groups: Iterable[Mapping[str, Any]], parameters: Iterable[Tensor], scale: float
 ) -> list[dict[str, Any]]:
     """Parameter groups in which some parameters learn at `scale` times the rate, each still with its weight decay."""
+    return _with_settings(groups, parameters, {"scale": scale})
+
+
+def without_decay(groups: Iterable[Mapping[str, Any]], parameters: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """Parameter groups in which some parameters have no weight decay, each still with its rate."""
+    return _with_settings(groups, parameters, {"weight_decay": 0.0})
+
+
+def _with_settings(
+    groups: Iterable[Mapping[str, Any]], parameters: Iterable[Tensor], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     chosen = {id(parameter) for parameter in parameters}
     found = []
     for group in groups:
         for own in (False, True):
             part = [parameter for parameter in group["params"] if (id(parameter) in chosen) == own]
             if part:
-                found.append({**group, "params": part, **({"scale": scale} if own else {})})
+                found.append({**group, "params": part, **(settings if own else {})})
     return found
 
 

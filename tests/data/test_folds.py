@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterpoint.data.folds import check_labels, grouped_folds, unit_rows
+from counterpoint.data.folds import check_labels, grouped_folds, search_alpha, unit_rows
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), min_size=1, max_size=60), st.integers(2, 6))
@@ -43,3 +43,12 @@ def test_features_and_labels_are_checked() -> None:
         check_labels(features, torch.tensor([0]))
     with pytest.raises(TypeError, match="integers"):
         check_labels(features, torch.ones(3))
+
+
+def test_alpha_is_searched_in_order_and_the_first_best_wins() -> None:
+    alphas = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+    text, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([1, 0])
+    head = torch.tensor([[0.0, 0.2], [0.0, -0.2]])
+    assert search_alpha(text, head, labels, alphas) == (10.0, 1.0)  # 10 and 100 are right on both, 10 comes first
+    assert search_alpha(text, torch.zeros(2, 2), labels, alphas) == (1e-4, 0.5)
+    assert search_alpha(text, torch.zeros(2, 2), torch.tensor([1, 1]), alphas) == (0.1, 0.0)  # nothing is ever right

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import pytest
 import torch
 
 from counterpoint.encoders.clip import ClipEncoder
-from counterpoint.encoders.dense import Dense, DenseStages
+from counterpoint.encoders.dense import Dense, DenseStages, pixel_text_scores
 from counterpoint.encoders.image import ImageEncoder
 
 CLIPS = ("fixture:resnet", "fixture:vit")
@@ -96,3 +97,18 @@ def test_too_few_blocks_for_four_maps() -> None:
     encoder.model.feature_info = encoder.model.feature_info[:3]
     with pytest.raises(ValueError, match="must have at least 4 blocks"):
         DenseStages(encoder, 7, 64)
+
+
+def test_scores_are_cosines() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.randn(2, 4, 2, 3, generator=generator, dtype=torch.float64)
+    texts = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    found = pixel_text_scores(cells, texts)
+    assert found.shape == (2, 5, 2, 3)
+    for b in range(2):
+        for k in range(5):
+            for y in range(2):
+                for x in range(3):
+                    place, text = cells[b, :, y, x].tolist(), texts[b, k].tolist()
+                    dot = sum(p * t for p, t in zip(place, text, strict=True))
+                    assert float(found[b, k, y, x]) == pytest.approx(dot / math.hypot(*place) / math.hypot(*text))

@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.encoders.heads import deep_projector, mlp
 from counterpoint.evaluation.transport import standardise, transport_plan, transport_prototypes
 from counterpoint.memory.clusters import ClusterMemory, relaxed_sinkhorn
-from counterpoint.systems.beclr import (
-    BECLR,
-    MaskedViews,
-    enhance,
-    predictor,
-    projector,
-)
+from counterpoint.systems.beclr import BECLR
+from counterpoint.views.masked import MaskedViews
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -73,7 +69,7 @@ def _update(given: Arrays) -> Arrays:
 def _enhance(given: Arrays) -> Arrays:
     z, topk = _tensor(given["z"], grad=True), int(given["topk"])
     memory = _memory(given).pushed(z)
-    out = enhance(memory, z, topk)
+    out = memory.enhance(z, topk)
     (out * _tensor(given["upstream"])).sum().backward()
     index = torch.stack([memory.neighbours(view, topk) for view in z.chunk(2)])
     assert z.grad is not None
@@ -132,7 +128,7 @@ def _opta(given: Arrays) -> Arrays:
 
 def _heads(given: Arrays) -> Arrays:
     dim, features = given["proj_0_weight"].shape
-    heads = {"proj": projector(features, dim), "pred": predictor(dim, len(given["pred_0_weight"]))}
+    heads = {"proj": deep_projector(features, dim), "pred": mlp(dim, len(given["pred_0_weight"]), dim)}
     for prefix, head in heads.items():
         head.double()
         for name, parameter in head.named_parameters():

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.geometry import tolerance, uniformity
-from counterpoint.systems import contrastive_loss_behaviour as ours
-from counterpoint.systems.contrastive_loss_behaviour import contrastive_loss as loss_of
-from counterpoint.systems.contrastive_loss_behaviour import hardest, similarities, simple_loss
+from counterpoint.geometry import tolerance, tolerance_all_pairs, uniformity
+from counterpoint.losses import temperature_behaviour as ours
+from counterpoint.losses.temperature_behaviour import contrastive_loss as loss_of
+from counterpoint.losses.temperature_behaviour import hardest, similarities, simple_loss
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -85,7 +85,7 @@ def uniformity_tolerance(given: Arrays) -> Arrays:
     return _arrays(
         uniformity=uniformity(features, temperature=float(given["t"])),
         tolerance=tolerance(features, labels),
-        tolerance_all_pairs=ours.tolerance_all_pairs(features, labels),
+        tolerance_all_pairs=tolerance_all_pairs(features, labels),
     )
 
 

@@ -12,11 +12,11 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
 from counterpoint.encoders.attention_pool import attention_pool_tokens
-from counterpoint.encoders.dense import Dense
+from counterpoint.encoders.dense import Dense, pixel_text_scores
 from counterpoint.encoders.prompting import ContextDecoder, DecoderShape, contextual_features
 from counterpoint.losses import box_region_loss, pixel_cross_entropy
 from counterpoint.losses.segmentation import box_regions, enlarged
-from counterpoint.systems.denseclip import DenseCLIP, pixel_text_scores
+from counterpoint.systems.denseclip import DenseCLIP
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 from counterpoint.encoders.text import pool
 from counterpoint.evaluation.sts import sts_spearman
 from counterpoint.geometry import alignment, uniformity
+from counterpoint.losses.simcse import esimcse_loss
 from counterpoint.memory import MomentumEncoder, Queue
-from counterpoint.systems.esimcse import esimcse_loss
 from counterpoint.views.text import pad_tokens, repeat_tokens, repeat_words
 
 Arrays = Mapping[str, np.ndarray]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint.losses import late_interaction, late_interaction_directions, late_interaction_similarity
-from counterpoint.systems.filip import class_scores, released_loss, select_tokens
+from counterpoint.losses.late_interaction_variants import class_scores, released_loss, select_tokens
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoint.systems.gda_clip import GDACLIP, gaussian_head, ridge_precision, soft_statistics
+from counterpoint.gaussians import gaussian_head, ridge_precision, soft_statistics
+from counterpoint.systems.gda_clip import GDACLIP
 
 Arrays = Mapping[str, np.ndarray]
 

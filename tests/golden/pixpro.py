@@ -9,15 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from counterpoint.systems.pixpro import (
-    PixPro,
-    Propagation,
-    conv_mlp,
-    momentum_at,
-    pixel_consistency,
-    pixel_contrast,
-    positive_cells,
-)
+from counterpoint.encoders.heads import conv_mlp
+from counterpoint.encoders.propagation import Propagation
+from counterpoint.losses.pixel_consistency import pixel_consistency, pixel_contrast, positive_cells
+from counterpoint.memory.momentum import momentum_at
+from counterpoint.systems.pixpro import PixPro
 from counterpoint.views.located import LocatedViews, place_of
 
 Arrays = Mapping[str, np.ndarray]

@@ -13,7 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, normalize
 from counterpoint.encoders.guiding import clip_pixels
 from counterpoint.enhancement import LOGIT_SCALE, Weights
 from counterpoint.losses import negative_probability, residual_guidance
-from counterpoint.systems.rave import FACTOR, residual_vector, shifted, token_scores
+from counterpoint.losses.residual import residual_vector, shifted, token_scores
+from counterpoint.systems.rave import FACTOR
 from counterpoint.views.image import CLIP_MEAN, CLIP_STD
 
 Arrays = Mapping[str, np.ndarray]

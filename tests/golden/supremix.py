@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoint.systems.supremix import Candidates, mixtures, ordinal_contrast, supremix_loss
+from counterpoint.losses import supremix_loss
+from counterpoint.losses.ordinal_contrast import Candidates, mixtures, ordinal_contrast
 
 Arrays = Mapping[str, np.ndarray]
 

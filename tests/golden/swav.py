@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from counterpoint.encoders.heads import projection_head
 from counterpoint.losses import sinkhorn
 from counterpoint.memory import Prototypes
-from counterpoint.systems.swav import SwAV, encode_crops, projection_head
+from counterpoint.systems.swav import SwAV, encode_crops
 from counterpoint.views.image import MultiCrop
 
 Arrays = Mapping[str, np.ndarray]

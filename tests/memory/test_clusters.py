@@ -138,3 +138,11 @@ def test_it_names_what_does_not_fit() -> None:
         ClusterMemory(5, 3, 2).push(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="must be finite"):
         ClusterMemory(5, 3, 2).push(torch.full((2, 3), torch.nan))
+
+
+def test_enhanced_rows_keep_their_order() -> None:
+    memory, rows = _filled(), _rows(8, 5)
+    out = memory.enhance(rows, 2)
+    assert out.shape == (24, 3)
+    torch.testing.assert_close(out[12:16], torch.nn.functional.normalize(rows[4:], dim=1))
+    assert torch.equal(out[16:].unflatten(0, (4, 2)), memory.bank[memory.neighbours(rows[4:], 2)])

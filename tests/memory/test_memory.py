@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from counterpoint.memory import MomentumEncoder, Prototypes, Queue, Queues
+from counterpoint.memory.momentum import momentum_at
 
 
 def _rows(count: int, seed: int, dim: int = 3) -> torch.Tensor:
@@ -196,3 +197,7 @@ def test_prototypes_name_what_does_not_fit() -> None:
         Prototypes(3, 0)
     with pytest.raises(ValueError, match=r"width 3, got \(2, 4\)"):
         Prototypes(3, 5)(_rows(2, 0, 4))
+
+
+def test_momentum_rises_to_one() -> None:
+    assert [momentum_at(p, 0.9) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.9, 0.95, 1.0])

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint.data import BadRow, open_rows
 from counterpoint.evaluation.embedding import embed_all
 from counterpoint.evaluation.evaluate import evaluate
 from counterpoint.run import load
-from counterpoint.systems.cvrl import CVRL, clip_agreement, projection_head
+from counterpoint.systems.cvrl import CVRL, clip_agreement
 from counterpoint.training.train import train
 from counterpoint.views.video import ClipViews
 from films import film, numbered
@@ -79,14 +79,6 @@ def test_agreement_against_loops() -> None:
     assert hits > 0
     assert float(accuracy) == pytest.approx(hits / 5)
     assert float(entropy) == pytest.approx(total / 5, abs=1e-6)
-
-
-def test_the_head() -> None:
-    head = projection_head(8, 16, 4, 3)
-    kinds = [type(part) for part in head]
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 3 + [nn.Linear]
-    assert [part.out_features for part in head if isinstance(part, nn.Linear)] == [16, 16, 16, 4]
-    assert all(part.sees_all_rows for part in head if isinstance(part, nn.BatchNorm1d))
 
 
 def test_clips_are_those_of_the_encoder() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from counterpoint.encoders.prompting import DecoderShape
 from counterpoint.encoders.windows import label_maps
 from counterpoint.losses import box_region_loss
 from counterpoint.losses.segmentation import enlarged
-from counterpoint.systems.denseclip import DenseCLIP, pixel_text_scores
+from counterpoint.systems.denseclip import DenseCLIP
 from counterpoint.views.segmented import SegmentedView
 
 CLASSES = ("background", "dog", "a house with a red roof")
@@ -41,21 +40,6 @@ def _batch(rows: int = 2, size: int = 32) -> dict[str, Tensor]:
     mask = torch.randint(0, 3, (rows, size, size), generator=generator)
     mask[:, :5] = 255
     return {"image": torch.randn(rows, 3, size, size, generator=generator), "mask": mask}
-
-
-def test_scores_are_cosines() -> None:
-    generator = torch.Generator().manual_seed(0)
-    cells = torch.randn(2, 4, 2, 3, generator=generator, dtype=torch.float64)
-    texts = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
-    found = pixel_text_scores(cells, texts)
-    assert found.shape == (2, 5, 2, 3)
-    for b in range(2):
-        for k in range(5):
-            for y in range(2):
-                for x in range(3):
-                    place, text = cells[b, :, y, x].tolist(), texts[b, k].tolist()
-                    dot = sum(p * t for p, t in zip(place, text, strict=True))
-                    assert float(found[b, k, y, x]) == pytest.approx(dot / math.hypot(*place) / math.hypot(*text))
 
 
 @pytest.mark.parametrize("prompting", ["post", "pre", "none"])

@@ -13,7 +13,9 @@ from torch.nn.functional import normalize
 from counterpoint.data import open_rows
 from counterpoint.evaluation.embedding import embed_all
 from counterpoint.evaluation.zero_shot import zero_shot_scores
-from counterpoint.systems.filip import FILIP, class_scores, select_tokens
+from counterpoint.losses.late_interaction_variants import class_scores, select_tokens
+from counterpoint.systems.filip import FILIP
+from token_sets import random_tokens, real_words
 
 TINY = "dual:test_vit+bert:1x32x2?dim=16&size=32&length=16"
 
@@ -34,15 +36,6 @@ def _batch(system: FILIP, rows: int = 5) -> dict[str, Tensor]:
     return system.collate([system.views()(row, np.random.default_rng(i)) for i, row in enumerate(data)])
 
 
-def _tokens(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    rng = np.random.default_rng(seed)
-    rows, patches, words, dim = (int(n) for n in rng.integers((2, 1, 1, 2), (6, 9, 9, 7)))
-    image = normalize(torch.from_numpy(rng.normal(size=(rows, patches, dim))), dim=2)
-    text = normalize(torch.from_numpy(rng.normal(size=(rows, words, dim))), dim=2)
-    lengths = rng.integers(1, words + 1, rows)
-    return image, text, torch.from_numpy(np.arange(words)[None] < lengths[:, None])
-
-
 def _slow_image_to_text(image: Tensor, words: list[Tensor]) -> float:
     return sum(max(float(patch @ word) for word in words) for patch in image) / len(image)
 
@@ -51,13 +44,9 @@ def _slow_text_to_image(image: Tensor, words: list[Tensor]) -> float:
     return sum(max(float(patch @ word) for patch in image) for word in words) / len(words)
 
 
-def _real(text: Tensor, mask: Tensor) -> list[Tensor]:
-    return [word for word, real in zip(text, mask, strict=True) if real]
-
-
 def _slow_loss(image: Tensor, text: Tensor, mask: Tensor, temperature: float) -> float:
     n, total = len(image), 0.0
-    words = [_real(text[j], mask[j]) for j in range(n)]
+    words = [real_words(text[j], mask[j]) for j in range(n)]
     for i in range(n):
         of_image = [_slow_image_to_text(image[i], words[j]) / temperature for j in range(n)]
         of_text = [_slow_text_to_image(image[j], words[i]) / temperature for j in range(n)]
@@ -69,37 +58,16 @@ def _slow_loss(image: Tensor, text: Tensor, mask: Tensor, temperature: float) ->
 @pytest.mark.parametrize("seed", range(20))
 def test_loss_equals_its_definition(seed: int) -> None:
     system = _exact(0.1)
-    image, text, mask = _tokens(seed)
+    image, text, mask = random_tokens(seed)
     found = float(system.loss({"image": image, "text": text * mask[..., None], "mask": mask})["contrast"])
     assert found == pytest.approx(_slow_loss(image, text, mask, 0.1), abs=1e-10)
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 1.0])
-def test_selection_keeps_what_is_nearest_to_the_other_side(seed: int, ratio: float) -> None:
-    image, text, mask = _tokens(seed)
-    choice = select_tokens(image, text, mask, ratio=ratio)
-    words = [word for j in range(len(text)) for word in _real(text[j], mask[j])]
-    for i in range(len(image)):
-        weight = [max(float(patch @ word) for word in words) for patch in image[i]]
-        count = max(1, int(len(weight) * ratio))
-        torch.testing.assert_close(choice.image_weight[i], torch.tensor(weight, dtype=torch.float64))
-        assert choice.image_index[i].tolist() == sorted(range(len(weight)), key=lambda k: -weight[k])[:count]
-        of_words = [
-            max(float(word @ patch) for patch in image.flatten(0, 1)) if real else -math.inf
-            for word, real in zip(text[i], mask[i], strict=True)
-        ]
-        count = max(1, int(len(of_words) * ratio))
-        kept = sorted(range(len(of_words)), key=lambda r: -of_words[r])[:count]
-        assert choice.text_index[i].tolist() == kept
-        assert choice.text_valid[i].tolist() == [bool(mask[i, r]) for r in kept]
 
 
 def test_selected_tokens_make_the_loss() -> None:
     """Every row keeps a real word, and its loss is that of the kept tokens."""
     system = _exact(0.1, keep=0.5)
     for seed in range(10):
-        image, text, mask = _tokens(seed)
+        image, text, mask = random_tokens(seed)
         choice = select_tokens(image, text, mask, ratio=0.5)
         assert choice.text_valid.any(dim=1).all()
         rows = range(len(image))
@@ -139,12 +107,12 @@ def test_captions_are_as_long_as_the_encoder_takes_them() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_score_is_the_mean_best_match_of_the_query(seed: int) -> None:
     system = _system()
-    image, text, mask = _tokens(seed)
+    image, text, mask = random_tokens(seed)
     padded = text * mask[..., None]
     found, back = system.score(image, padded), system.score(padded, image)
     for i in range(len(image)):
         for j in range(len(text)):
-            words = _real(text[j], mask[j])
+            words = real_words(text[j], mask[j])
             assert float(found[i, j]) == pytest.approx(_slow_image_to_text(image[i], words), abs=1e-6)
             assert float(back[j, i]) == pytest.approx(_slow_text_to_image(image[i], words), abs=1e-6)
 
@@ -166,7 +134,7 @@ def test_prompts_are_averaged_as_scores() -> None:
         for c, name in enumerate(names):
             for template in templates:
                 words, mask = system.encoder.text_tokens(system.encoder.tokenize([template.replace("{}", name)]))
-                words = _real(normalize(words, dim=2)[0], mask[0])
+                words = real_words(normalize(words, dim=2)[0], mask[0])
                 expected[:, c] += torch.tensor([_slow_image_to_text(image, words) for image in patches]) / 2
     torch.testing.assert_close(probabilities, (expected / 0.07).softmax(dim=1), rtol=1e-3, atol=1e-5)
 
@@ -174,7 +142,7 @@ def test_prompts_are_averaged_as_scores() -> None:
 def test_evaluation_scores_classes_as_the_system_does() -> None:
     """The protocols know only `score`; they must agree with `class_scores`."""
     system = _system()
-    image, text, mask = _tokens(3)
+    image, text, mask = random_tokens(3)
     prompts, prompt_mask = text[None].expand(2, *text.shape), mask[None].expand(2, *mask.shape)
     theirs = zero_shot_scores(image, prompts * prompt_mask[..., None], score=system.score)
     torch.testing.assert_close(theirs.double(), class_scores(image, prompts, prompt_mask), rtol=1e-5, atol=1e-6)

@@ -9,17 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.systems.gda_clip import (
-    GDACLIP,
-    averaged_precision,
-    class_means,
-    gaussian_head,
-    new_class,
-    pooled_scatter,
-    ridge_precision,
-    search_alpha,
-    soft_statistics,
-)
+from counterpoint.gaussians import class_means, gaussian_head, new_class, pooled_scatter
+from counterpoint.systems.gda_clip import GDACLIP
 
 D = 12
 
@@ -47,29 +38,10 @@ def _accuracy(model: GDACLIP, world: World, **options: object) -> float:
     return float((model.predict_proba(world.features, **options).argmax(dim=1) == world.labels).double().mean())
 
 
-def test_statistics_and_head_are_the_written_out_sums() -> None:
-    world = _world(0, 6)
-    x, y = world.features.numpy(), world.labels.numpy()
-    means = np.stack([x[y == k].mean(axis=0) for k in range(4)])
-    scatter = sum(np.outer(row - means[k], row - means[k]) for row, k in zip(x, y, strict=True))
-    covariance = scatter / (len(x) - 1)
-    precision = D * np.linalg.inv((len(x) - 1) * covariance + np.trace(covariance) * np.eye(D))
-    ours = class_means(world.features, world.labels, 4)
-    assert np.allclose(ours, means, atol=1e-12)
-    found = ridge_precision(pooled_scatter(world.features, world.labels, ours), len(x))
-    assert np.allclose(found, precision, rtol=1e-9)
-    weight, bias = gaussian_head(ours, found)
-    for k in range(4):
-        assert np.allclose(weight[:, k], precision @ means[k], rtol=1e-9)
-        assert float(bias[k]) == pytest.approx(np.log(1 / 4) - means[k] @ precision @ means[k] / 2, rel=1e-9)
-    average = np.mean([np.cov(x[y == k].T) for k in range(4)], axis=0)
-    assert np.allclose(averaged_precision(world.features, world.labels, ours), np.linalg.pinv(average), rtol=1e-6)
-
-
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     world = _world(1, 9)
     whole = GDACLIP(alpha=1.0).fit(world.features, world.labels, text_features=world.texts)
-    monkeypatch.setattr("counterpoint.systems.gda_clip.ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("counterpoint.gaussians.ROWS_AT_ONCE", 5)
     parts = GDACLIP(alpha=1.0).fit(world.features, world.labels, text_features=world.texts)
     assert torch.allclose(whole.weight_, parts.weight_, rtol=1e-12)
     assert torch.allclose(whole.bias_, parts.bias_, rtol=1e-12)
@@ -93,14 +65,6 @@ def test_the_ridge_beats_the_plain_inverse_where_the_covariance_has_no_full_rank
         plain = float(((test.features @ weight + bias).argmax(dim=1) == test.labels).double().mean())
         gains.append(_accuracy(GDACLIP().fit(train.features, train.labels), test) - plain)
     assert np.mean(gains) > 0.1
-
-
-def test_alpha_is_searched_in_order_and_the_first_best_wins() -> None:
-    text, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([1, 0])
-    head = torch.tensor([[0.0, 0.2], [0.0, -0.2]])
-    assert search_alpha(text, head, labels) == (10.0, 1.0)  # 10 and 100 are right on both, 10 comes first
-    assert search_alpha(text, torch.zeros(2, 2), labels) == (1e-4, 0.5)
-    assert search_alpha(text, torch.zeros(2, 2), torch.tensor([1, 1])) == (0.1, 0.0)  # nothing is ever right
 
 
 def test_validation_rows_choose_alpha_else_folds_do() -> None:
@@ -199,14 +163,6 @@ def test_em_does_not_look_at_labels_and_stops_when_nothing_changes() -> None:
     one = GDACLIP(**settings, iterations=1).fit(sure.features, text_features=sure.texts)
     many = GDACLIP(**settings, iterations=50).fit(sure.features, text_features=sure.texts)
     assert torch.equal(one.weight_, many.weight_)
-
-
-def test_soft_statistics_with_hard_posteriors_are_the_hard_ones() -> None:
-    world = _world(7, 5)
-    means, covariance = soft_statistics(world.features, torch.eye(4, dtype=torch.float64)[world.labels])
-    assert torch.allclose(means, class_means(world.features, world.labels, 4), atol=1e-12)
-    scatter = pooled_scatter(world.features, world.labels, means)
-    assert torch.allclose(covariance, scatter / 5 / 4, atol=1e-12)
 
 
 def test_state_survives_a_round_trip_and_input_scale_does_not_matter() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from counterpoint.encoders.ray_field import Rays
 from counterpoint.system import Term
-from counterpoint.systems.trend import Trend, horizon_at, steps_ahead
+from counterpoint.systems.trend import Trend
 from counterpoint.views.sweeps import SweepViews
 
 NAME = "voxel4?range=8,-2,2&cell=2&features=intensity&levels=2"
@@ -47,20 +47,6 @@ def _batch(system: Trend, rows: int = 3) -> dict[str, Any]:
 def _value(term: Tensor | Term) -> float:
     assert isinstance(term, Term)
     return float(torch.as_tensor(term.total).detach()) / float(term.count)
-
-
-def test_the_horizon_grows_in_equal_parts() -> None:
-    assert [horizon_at(p, 3) for p in (0.0, 0.33, 0.34, 0.66, 0.67, 1.0)] == [1, 1, 2, 2, 3, 3]
-    assert [horizon_at(p, 1) for p in (0.0, 1.0)] == [1, 1]
-
-
-def test_nearer_sweeps_are_drawn_twice_as_often() -> None:
-    draws = (torch.arange(7000) + 0.5) / 7000
-    steps = steps_ahead(draws, torch.full((7000,), 3))
-    counts = torch.bincount(steps, minlength=4)
-    assert [abs(int(a) - b) <= 1 for a, b in zip(counts, (0, 4000, 2000, 1000), strict=True)] == [True] * 4
-    assert steps_ahead(torch.tensor([0.0, 0.999999]), torch.tensor([2, 1])).tolist() == [1, 1]
-    assert steps_ahead(torch.tensor([0.999999]), torch.tensor([4])).tolist() == [4]
 
 
 def test_terms_are_those_of_loops_over_rays() -> None:

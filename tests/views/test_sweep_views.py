@@ -13,7 +13,7 @@ import torch
 from counterpoint.data import BadRow
 from counterpoint.views.ego_motion import ego_transforms
 from counterpoint.views.points import collate_clouds
-from counterpoint.views.sweeps import SweepViews, returns_above_ground, turned_pose
+from counterpoint.views.sweeps import SweepViews, horizon_at, returns_above_ground, steps_ahead, turned_pose
 
 LANDMARKS = np.array([[8.0, 3.0, 0.5], [-6.0, 9.0, 1.0], [12.0, -7.0, 0.2]])
 VIEW = SweepViews(horizon=2, rays=8, ground=0.0, features=("intensity",))
@@ -125,3 +125,17 @@ def test_a_turned_pose_moves_turned_points_alike() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SweepViews(**settings)
+
+
+def test_the_horizon_grows_in_equal_parts() -> None:
+    assert [horizon_at(p, 3) for p in (0.0, 0.33, 0.34, 0.66, 0.67, 1.0)] == [1, 1, 2, 2, 3, 3]
+    assert [horizon_at(p, 1) for p in (0.0, 1.0)] == [1, 1]
+
+
+def test_nearer_sweeps_are_drawn_twice_as_often() -> None:
+    draws = (torch.arange(7000) + 0.5) / 7000
+    steps = steps_ahead(draws, torch.full((7000,), 3))
+    counts = torch.bincount(steps, minlength=4)
+    assert [abs(int(a) - b) <= 1 for a, b in zip(counts, (0, 4000, 2000, 1000), strict=True)] == [True] * 4
+    assert steps_ahead(torch.tensor([0.0, 0.999999]), torch.tensor([2, 1])).tolist() == [1, 1]
+    assert steps_ahead(torch.tensor([0.999999]), torch.tensor([4])).tolist() == [4]

@@ -1,13 +1,14 @@
-"""Features and labels for estimators: checks at the door, and folds where there is no validation split."""
+"""Features and labels for estimators: checks at the door, folds where there is no validation split, one weight."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_labels", "grouped_folds", "unit_rows"]
+__all__ = ["check_labels", "grouped_folds", "search_alpha", "unit_rows"]
 
 
 def unit_rows(name: str, features: Tensor) -> Tensor:
@@ -75,3 +76,15 @@ def grouped_folds(labels: Tensor, groups: Tensor | None = None, *, folds: int = 
         for label, group in zip(labels.tolist(), groups.tolist(), strict=True)
     ]
     return torch.tensor(fold, dtype=torch.int64, device=labels.device)
+
+
+def search_alpha(
+    text_logits: Tensor, head_logits: Tensor, labels: Tensor, alphas: Sequence[float]
+) -> tuple[float, float]:
+    """(alpha, accuracy in [0, 1]) of the best text + alpha head logits (N, K); first best wins, else 0.1."""
+    best, top = 0.1, 0.0
+    for alpha in alphas:
+        accuracy = float(((text_logits + alpha * head_logits).argmax(dim=1) == labels).double().mean())
+        if accuracy > top:
+            best, top = alpha, accuracy
+    return best, top

@@ -5,12 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-__all__ = ["Correspondence", "at_points", "correspondence", "point_mlp", "transported"]
+from counterpoint.encoders.heads import mlp
 
-
-def point_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two layers at every point, with BatchNorm over all of them between."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+__all__ = ["Correspondence", "at_points", "correspondence", "transported"]
 
 
 def at_points(module: nn.Module, points: Tensor, valid: Tensor) -> Tensor:
@@ -66,7 +63,7 @@ class Correspondence(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, temperature: float) -> None:
         super().__init__()
-        self.layers, self.temperature = point_mlp(inputs, inputs, outputs), temperature
+        self.layers, self.temperature = mlp(inputs, inputs, outputs), temperature
 
     def forward(
         self, first: Tensor, second: Tensor, first_valid: Tensor, second_valid: Tensor

@@ -8,13 +8,14 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from counterpoint.encoders.attention_pool import attention_pool_tokens, resized_positions
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.encoders.guiding import stage_maps
 from counterpoint.encoders.image import ImageEncoder
 
-__all__ = ["Dense", "DenseStages", "first_tokens"]
+__all__ = ["Dense", "DenseStages", "first_tokens", "pixel_text_scores"]
 
 LEVELS = 4
 
@@ -161,3 +162,8 @@ def _spread(blocks: int) -> list[int]:
     """Numbers of four evenly spaced blocks, the last among them; fewer when there are fewer."""
     levels = min(LEVELS, blocks)
     return [round((level + 1) * blocks / levels) - 1 for level in range(levels)]
+
+
+def pixel_text_scores(cells: Tensor, texts: Tensor) -> Tensor:
+    """Cosines (B, K, h, w) of places (B, D, h, w) and texts (B, K, D): score map of Rao et al. 2022, section 3.2."""
+    return torch.einsum("bdhw,bkd->bkhw", normalize(cells, dim=1), normalize(texts, dim=2))

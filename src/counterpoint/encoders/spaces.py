@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from counterpoint.encoders.heads import mlp
 from counterpoint.encoders.image import ImageEncoder
 
 __all__ = ["Space"]
@@ -22,9 +23,7 @@ class Space(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(encoder)
         self.linear = nn.Linear(self.encoder.dim, dim)
-        self.projector = nn.Sequential(
-            nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, dim)
-        )
+        self.projector = mlp(dim, hidden, dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, s, s) -> (B, dim), the representation."""

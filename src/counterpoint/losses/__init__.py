@@ -14,6 +14,7 @@ from counterpoint.losses.late_interaction import (
 )
 from counterpoint.losses.masked_frames import code_diversity, masked_contrast, masked_prediction
 from counterpoint.losses.nt_xent import nt_xent
+from counterpoint.losses.ordinal_contrast import supremix_loss
 from counterpoint.losses.ranking import ranking_hinge
 from counterpoint.losses.rendering import (
     eikonal_error,
@@ -62,5 +63,6 @@ __all__ = [
     "siglip_loss",
     "sinkhorn",
     "supervised_contrastive",
+    "supremix_loss",
     "swapped_prediction",
 ]

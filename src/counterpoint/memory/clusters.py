@@ -117,6 +117,17 @@ class ClusterMemory(nn.Module):
         after.push(rows)
         return after
 
+    def enhance(self, rows: Tensor, count: int) -> Tensor:
+        """Append to each view its rows' neighbours: (2 B, dim) -> (2 B (1 + count), dim).
+
+        Of each view first the unit rows, with gradient, then for row after row its `count` neighbours, nearest first,
+        as the memory holds them. A memory that has just taken the rows may give a row itself.
+        """
+        parts = []
+        for view in rows.chunk(2):
+            parts += [normalize(view, dim=1), self.bank[self.neighbours(view, count).flatten()]]
+        return torch.cat(parts)
+
     @torch.no_grad()
     def assign(self, rows: Tensor) -> Tensor:
         """(N, dim) -> (N,) clusters by optimal transport: every cluster takes about the same share of the rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -54,3 +55,8 @@ def _checked(momentum: float) -> float:
     if not 0.0 <= momentum <= 1.0:
         raise ValueError(f"momentum must lie in [0, 1], got {momentum}")
     return momentum
+
+
+def momentum_at(progress: float, start: float) -> float:
+    """From `start` to 1 along a cosine, with `progress` from 0 to 1."""
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

@@ -2,133 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
-from counterpoint.data import Row
+from counterpoint.encoders.heads import deep_projector, mlp
 from counterpoint.encoders.image import ImageEncoder
+from counterpoint.losses.attraction_repulsion import memory_loss, negative_loss, positive_loss
 from counterpoint.memory import MomentumEncoder
 from counterpoint.memory.clusters import ClusterMemory, Distance
+from counterpoint.memory.momentum import momentum_at
 from counterpoint.system import Batch, Features, System, Term
-from counterpoint.views.image import Resize, TwoViews
+from counterpoint.views.image import Resize
+from counterpoint.views.masked import MaskedViews
 
-__all__ = [
-    "BECLR",
-    "MaskedViews",
-    "enhance",
-    "memory_loss",
-    "negative_loss",
-    "positive_loss",
-    "predictor",
-    "projector",
-]
-
-
-@dataclass(frozen=True)
-class MaskedViews(TwoViews):
-    """Two views of a picture, and which square patches of each the student sees.
-
-    Attributes:
-        patch: side of a patch, in pixels.
-        masked: share of the patches that is hidden from the student, on average.
-        masked_spread: the share is drawn anew for every view from [masked - spread, masked + spread].
-
-    Returns of a call: besides `first` and `second` (3, size, size) their `first_seen` and `second_seen` (1, P, P),
-    0 where a patch is hidden and else 1.
-    """
-
-    size: int = 224
-    scale: tuple[float, float] = (0.2, 1.0)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    patch: int = 16
-    masked: float = 0.15
-    masked_spread: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch < 1 or self.size % self.patch:
-            raise ValueError(f"patch must divide the size {self.size}, got {self.patch}")
-        if not 0 <= self.masked_spread <= self.masked or self.masked + self.masked_spread > 1:
-            raise ValueError(f"masked +- masked_spread must lie in [0, 1]; got {self.masked} +- {self.masked_spread}")
-
-    def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
-        """One row -> two views with their masks."""
-        views, side = super().__call__(row, rng), self.size // self.patch
-        for name in ("first", "second"):
-            share = self.masked + self.masked_spread * (2 * rng.random() - 1)
-            seen = np.ones(side * side, dtype=np.float32)
-            seen[rng.permutation(side * side)[: round(share * side * side)]] = 0
-            views[f"{name}_seen"] = torch.from_numpy(seen.reshape(1, side, side))
-        return views
-
-
-def positive_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Minus the mean cosine of each student prediction with the teacher's projection of the other view.
-
-    Args:
-        prediction, target: (2 n, D), view 1 above view 2; no gradient reaches the target.
-    """
-    swapped = target.detach().roll(len(target) // 2, dims=0)
-    return -torch.cosine_similarity(prediction, swapped, dim=1).mean()
-
-
-def negative_loss(rows: Tensor, *, temperature: float) -> Tensor:
-    """Uniformity: log of the mean of exp(cos / T) over all pairs but those of one picture.
-
-    Args:
-        rows: (2 n, D), view 1 above view 2, n at least 2. Memory is quadratic in n.
-        temperature: T.
-    """
-    count = len(rows)
-    if count < 4:
-        raise ValueError(f"there are no negatives among the {count} views of one picture")
-    unit = normalize(rows, dim=1)
-    same = torch.eye(count // 2, dtype=torch.bool, device=rows.device).repeat(2, 2)  # (2 n, 2 n)
-    exponents = (unit @ unit.T / temperature).masked_fill(same, -torch.inf)
-    return exponents.flatten().logsumexp(0) - math.log(count * (count - 2))
-
-
-def memory_loss(rows: Tensor, bank: Tensor, *, threshold: float, temperature: float) -> Tensor:
-    """The same against a memory (M, D) of which what is more similar than `threshold` may be of the same class.
-
-    Such similarities count as 0, as in the official code, and not in the divisor.
-    """
-    similarity = normalize(rows, dim=1) @ normalize(bank, dim=1).T  # (2 n, M)
-    negative = similarity <= threshold
-    exponents = torch.where(negative, similarity, 0.0) / temperature
-    return exponents.flatten().logsumexp(0) - torch.log((negative.sum() * len(rows)).to(exponents))
-
-
-def enhance(memory: ClusterMemory, rows: Tensor, count: int) -> Tensor:
-    """Append to each view its rows' neighbours: (2 B, D) -> (2 B (1 + count), D).
-
-    Of each view first the unit rows, with gradient, then for row after row its `count` neighbours, nearest first, as
-    the memory holds them. A memory that has just taken the rows may give a row itself.
-    """
-    parts = []
-    for view in rows.chunk(2):
-        parts += [normalize(view, dim=1), memory.bank[memory.neighbours(view, count).flatten()]]
-    return torch.cat(parts)
-
-
-def projector(features: int, dim: int) -> nn.Sequential:
-    """Three times linear and BatchNorm, with ReLU between."""
-    layers: list[nn.Module] = []
-    for width in (features, dim, dim):
-        layers += [nn.Linear(width, dim), nn.BatchNorm1d(dim), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def predictor(dim: int, hidden: int) -> nn.Sequential:
-    """A bottleneck: linear, BatchNorm, ReLU, linear."""
-    return nn.Sequential(nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, dim))
+__all__ = ["BECLR"]
 
 
 class BECLR(System):
@@ -187,7 +77,7 @@ class BECLR(System):
         if threshold is not None and not neighbours:
             raise ValueError("threshold asks for negatives out of a memory, and neighbours=0 has none")
         self.encoder = ImageEncoder(encoder)
-        self.projector, self.predictor = projector(self.encoder.dim, dim), predictor(dim, hidden)
+        self.projector, self.predictor = deep_projector(self.encoder.dim, dim), mlp(dim, hidden, dim)
         self.teacher = MomentumEncoder(nn.Sequential(self.encoder, self.projector), momentum)
         settings: dict[str, Any] = {"distance": distance, "epsilon": epsilon, "iterations": iterations}
         self.memories = nn.ModuleDict()
@@ -196,7 +86,7 @@ class BECLR(System):
         self.register_buffer("period", torch.zeros((), dtype=torch.int64))  # runs of k-means that were due
         self.pictures, self.neighbours, self.starts, self.recluster = pictures, neighbours, starts, recluster
         self.temperature, self.negatives, self.pairs = temperature, negatives, pairs
-        self.threshold, self.momentum = threshold, momentum
+        self.threshold = threshold
 
     def views(self) -> MaskedViews:
         """Two views and their masks."""
@@ -233,7 +123,7 @@ class BECLR(System):
         if self.neighbours and self.clock.epoch >= self.starts and all(m.clustered for m in self._memories().values()):
             # As `after_step` will leave them: each row is among the candidates.
             after = {name: self._memories()[name].pushed(z) for name, z in rows.items()}
-            rows = {name: enhance(after[name], z, self.neighbours) for name, z in rows.items()}
+            rows = {name: after[name].enhance(z, self.neighbours) for name, z in rows.items()}
             bank = None if self.threshold is None else after["projection"].bank
         return self.terms(rows, bank)
 
@@ -252,7 +142,7 @@ class BECLR(System):
         """The memories take the step's rows, and the teacher follows the student."""
         for name, rows in _by_view(features).items() if self.neighbours else ():
             self._memories()[name].push(rows)
-        rate = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * self.clock.progress)) / 2
+        rate = momentum_at(self.clock.progress, self.teacher.momentum)
         self.teacher.update(nn.Sequential(self.encoder, self.projector), rate)
 
     def embed(self, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from counterpoint.encoders.class_names import prompt_tokens
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.losses import clip_loss, siglip_loss
 from counterpoint.system import Batch, Features, System, with_own_rate
@@ -138,10 +139,7 @@ class CLIP(System):
         Raises:
             ValueError: no class, no template, or a template without {}.
         """
-        if not class_names or not templates or not all("{}" in template for template in templates):
-            raise ValueError("classify needs at least one class name and templates that hold {} for it")
-        prompts = [template.replace("{}", name) for name in class_names for template in templates]
-        tokens = {name: rows.to(self.device) for name, rows in self.encoder.tokenize(prompts).items()}
+        tokens = prompt_tokens(self.encoder, class_names, templates)
         texts = self.encode(tokens)["text"].unflatten(0, (len(class_names), len(templates)))  # (C, T, D)
         classes = normalize(texts.mean(dim=1), dim=1)
         cosines = self.encode({"image": images.to(self.device)})["image"] @ classes.T  # (N, C)

@@ -6,26 +6,16 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.encoders.heads import projection_head
 from counterpoint.encoders.video import VideoEncoder
 from counterpoint.losses import nt_xent
 from counterpoint.system import Batch, Features, System, Term
 from counterpoint.views.video import ClipViews, FixedClips
 
-__all__ = ["CVRL", "clip_agreement", "projection_head"]
-
-
-def projection_head(features: int, hidden: int, dim: int, layers: int) -> nn.Sequential:
-    """`layers` times Linear, BatchNorm, ReLU, then Linear; its BatchNorms are given the rows of all processes."""
-    parts: list[nn.Module] = []
-    for _ in range(layers):
-        norm = nn.BatchNorm1d(hidden)
-        norm.sees_all_rows = True  # type: ignore[assignment]
-        parts += [nn.Linear(features, hidden), norm, nn.ReLU()]
-        features = hidden
-    return nn.Sequential(*parts, nn.Linear(features, dim))
+__all__ = ["CVRL", "clip_agreement"]
 
 
 @torch.no_grad()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from counterpoint.data import Rows
 from counterpoint.encoders.clip import ClipEncoder
-from counterpoint.encoders.dense import Dense, DenseStages
+from counterpoint.encoders.dense import Dense, DenseStages, pixel_text_scores
 from counterpoint.encoders.guiding import text_tower
 from counterpoint.encoders.image import ImageEncoder
 from counterpoint.encoders.prompting import ContextDecoder, DecoderShape, contextual_features, short_tokens
@@ -23,14 +21,9 @@ from counterpoint.encoders.windows import label_maps
 from counterpoint.losses import pixel_cross_entropy
 from counterpoint.system import Batch, Features, System, Term, with_own_rate
 from counterpoint.views.image import Resize
-from counterpoint.views.segmented import SegmentedView
+from counterpoint.views.segmented import SegmentedView, check_class_names
 
-__all__ = ["DenseCLIP", "pixel_text_scores"]
-
-
-def pixel_text_scores(cells: Tensor, texts: Tensor) -> Tensor:
-    """Cosines (B, K, h, w) of places (B, D, h, w) and texts (B, K, D): the pixel-text score map (section 3.2)."""
-    return torch.einsum("bdhw,bkd->bkhw", normalize(cells, dim=1), normalize(texts, dim=2))
+__all__ = ["DenseCLIP"]
 
 
 class DenseCLIP(System):
@@ -120,12 +113,7 @@ class DenseCLIP(System):
         Raises:
             ValueError: the data name their classes otherwise.
         """
-        if rows.class_names is None:
-            told = ", ".join(f"{number} {name}" for number, name in enumerate(self.class_names))
-            warnings.warn(f"the masks of {rows.name} name no classes; read as {told} (--classes)", stacklevel=2)
-        elif tuple(rows.class_names) != self.class_names:
-            own, found = ", ".join(self.class_names), ", ".join(rows.class_names)
-            raise ValueError(f"classes are {own}, but those of {rows.name} are {found}: give them with --classes")
+        check_class_names(rows, self.class_names)
         return {}
 
     def views(self) -> SegmentedView:

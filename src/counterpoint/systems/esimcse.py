@@ -9,61 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from counterpoint.encoders.dropout import set_dropout
 from counterpoint.encoders.text import TextEncoder
-from counterpoint.losses import info_nce
+from counterpoint.losses.simcse import esimcse_loss
 from counterpoint.memory import MomentumEncoder, Queue
 from counterpoint.system import Batch, Features, System
-from counterpoint.views.sentences import SentencePair
-from counterpoint.views.text import pad_tokens
+from counterpoint.views.sentences import SentencePair, collate_sentences
 
 if TYPE_CHECKING:
     from counterpoint.data import Rows
 
-__all__ = ["ESimCSE", "esimcse_loss"]
-
-
-def esimcse_loss(
-    first: Tensor,
-    second: Tensor,
-    *,
-    queue: Tensor | None = None,
-    hard_negatives: Tensor | None = None,
-    hard_negative_weight: float = 0.0,
-    temperature: float,
-) -> Tensor:
-    """Mean of -log exp(cos(z_i, z_i+) / t) / (sum_j exp(cos(z_i, z_j+) / t) + sum_m exp(cos(z_i, q_m) / t)).
-
-    One-sided: the anchors are `first`. Without `queue` it is SimCSE (Gao et al. 2021, eq. 4; with
-    `hard_negatives` its supervised form, eq. 5), with it ESimCSE (section 3). Where both are given the
-    official code forgets the hard negatives; here they count.
-
-    Args:
-        first, second: (B, D), any length.
-        queue: (M, D), shared by all anchors.
-        hard_negatives: (B, D), row i made for anchor i; negatives of every anchor.
-        hard_negative_weight: added to the logit of anchor i against its own hard negative.
-        temperature: above 0.
-    """
-    others = [_unit(rows) for rows in (hard_negatives, queue) if rows is not None and len(rows)]
-    bias = None
-    if hard_negatives is not None and hard_negative_weight != 0.0:
-        bias = first.new_zeros(len(first), sum(map(len, others)))  # (B, B + M)
-        bias.fill_diagonal_(hard_negative_weight)
-    return info_nce(
-        _unit(first),
-        _unit(second),
-        negatives=torch.cat(others) if others else None,
-        negative_bias=bias,
-        temperature=temperature,
-    )
-
-
-def _unit(rows: Tensor) -> Tensor:
-    """Rows of unit length, in float32 at least: the length of a half-precision row may overflow."""
-    return normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+__all__ = ["ESimCSE"]
 
 
 class ESimCSE(System):
@@ -124,13 +81,8 @@ class ESimCSE(System):
         return self.pairs.sentence
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
-        """ids and mask (B, V, L): the V views of all sentences are padded to the longest of the batch."""
-        views = len(samples[0]["sentences"])
-        ids, mask = pad_tokens(
-            [ids for sample in samples for ids in sample["sentences"]],
-            pad_id=self.pairs.tokenizer.pad_token_id or 0,
-        )
-        return {"input_ids": ids.unflatten(0, (-1, views)), "attention_mask": mask.unflatten(0, (-1, views))}
+        """See `collate_sentences`."""
+        return collate_sentences(samples, pad_id=self.pairs.tokenizer.pad_token_id or 0)
 
     def before_step(self) -> None:
         """The momentum encoder moves first, towards the weights before this step's update."""

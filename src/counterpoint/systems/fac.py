@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.encoders.correspondence import Correspondence, at_points, point_mlp
+from counterpoint.encoders.correspondence import Correspondence, at_points
+from counterpoint.encoders.heads import mlp
 from counterpoint.encoders.points import PointEncoder
 from counterpoint.losses import foreground_contrast, geometric_contrast
 from counterpoint.losses.segment_contrast import segment_means
@@ -67,7 +68,7 @@ class FAC(System):
         sampling: Literal["segments", "matched"] = "matched" if positives == "points" else "segments"
         self.view = replace(view, features=self.encoder.features, sampling=sampling)
         self.positives, self.foreground, self.hardest, self.temperature = positives, foreground, hardest, temperature
-        self.projector = point_mlp(self.encoder.dim, hidden, dim)
+        self.projector = mlp(self.encoder.dim, hidden, dim)
         if foreground:
             self.correspondence = Correspondence(dim, segment_dim, temperature=temperature)
 

@@ -9,97 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from counterpoint.data.folds import check_labels, grouped_folds, unit_rows
+from counterpoint.data.folds import check_labels, grouped_folds, search_alpha, unit_rows
+from counterpoint.gaussians import classes_from_texts, fit_classes, fit_unlabelled
 from counterpoint.system import Estimator
 
-__all__ = [
-    "GDACLIP",
-    "averaged_precision",
-    "class_means",
-    "gaussian_head",
-    "new_class",
-    "pooled_scatter",
-    "ridge_precision",
-    "search_alpha",
-    "soft_statistics",
-]
+__all__ = ["GDACLIP"]
 
 ALPHAS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 EM_ALPHA = 10.0
-ROWS_AT_ONCE = 8192
-"""Rows that are converted to double precision at a time."""
-
-
-def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(N, D), (N,) -> (K, D) means in double precision, not normalised; zero where a class has no row."""
-    sums = features.new_zeros(classes, features.shape[1], dtype=torch.float64)
-    for rows, found in zip(features.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True):
-        sums.index_add_(0, found, rows.double())
-    return sums / labels.bincount(minlength=classes).clamp(min=1)[:, None]
-
-
-def pooled_scatter(features: Tensor, labels: Tensor, means: Tensor, weights: Tensor | None = None) -> Tensor:
-    """sum_i w_k(i) (x_i - mu_k(i)) (x_i - mu_k(i))^T, (D, D); `weights` (K,) are 1 by default."""
-    scatter = means.new_zeros(means.shape[1], means.shape[1])
-    for rows, found in zip(features.split(ROWS_AT_ONCE), labels.split(ROWS_AT_ONCE), strict=True):
-        centred = rows.double() - means[found]  # (n, D)
-        scatter += centred.T @ (centred if weights is None else centred * weights[found, None])
-    return scatter
-
-
-def ridge_precision(scatter: Tensor, count: int) -> Tensor:
-    """d pinv((N - 1) S + tr(S) I) with (N - 1) S = `scatter`: the paper's empirical Bayes ridge.
-
-    Zero when there is no scatter: `pinv` turns a single row a class into a head that says nothing.
-    """
-    dim = len(scatter)
-    ridge = scatter.trace() / max(count - 1, 1) * torch.eye(dim, dtype=scatter.dtype, device=scatter.device)
-    return dim * torch.linalg.pinv(scatter + ridge, hermitian=True)
-
-
-def averaged_precision(features: Tensor, labels: Tensor, means: Tensor) -> Tensor:
-    """Base classes in base-to-new: plain `pinv` of the mean of the classes' unbiased covariances, (D, D)."""
-    counts = labels.bincount(minlength=len(means))
-    weights = 1 / (counts - 1).clamp(min=1).double()  # (K,)
-    covariance = pooled_scatter(features, labels, means, weights) / len(means)
-    return torch.linalg.pinv(covariance, hermitian=True)
-
-
-def gaussian_head(means: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-    """W = P M^T (D, K) and b_k = log(1 / K) - mu_k^T P mu_k / 2 (K,): equal priors, shared covariance."""
-    weight = precision @ means.T
-    return weight, -0.5 * (means.T * weight).sum(dim=0) - means.new_tensor(len(means)).log()
-
-
-def new_class(features: Tensor, text: Tensor, *, neighbours: int, repeats: int) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and precision (D, D) of a class without images, from the images nearest to its text (D,).
-
-    The covariance is centred on the text embedding, not on the mean.
-    """
-    count = min(neighbours, len(features))
-    nearest = features[(features @ text).topk(count).indices].double()  # (k, D)
-    centred = nearest - text
-    return (nearest.sum(dim=0) + repeats * text) / (count + repeats), ridge_precision(centred.T @ centred, count)
-
-
-def soft_statistics(features: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
-    """M-step: means (K, D) and the classes' mean covariance (D, D) of rows shared by `posterior` (N, K)."""
-    shares = posterior / posterior.sum(dim=0).clamp(min=torch.finfo(posterior.dtype).tiny)  # (N, K)
-    means = shares.T @ features
-    second = features.T @ (features * shares.sum(dim=1, keepdim=True))  # sum over the classes of E[x x^T]
-    return means, (second - means.T @ means) / posterior.shape[1]
-
-
-def search_alpha(
-    text_logits: Tensor, head_logits: Tensor, labels: Tensor, alphas: Sequence[float] = ALPHAS
-) -> tuple[float, float]:
-    """(alpha, accuracy in [0, 1]) of the best text + alpha head logits (N, K); first best wins, else 0.1."""
-    best, top = 0.1, 0.0
-    for alpha in alphas:
-        accuracy = float(((text_logits + alpha * head_logits).argmax(dim=1) == labels).double().mean())
-        if accuracy > top:
-            best, top = alpha, accuracy
-    return best, top
 
 
 class GDACLIP(Estimator):
@@ -188,15 +105,6 @@ class GDACLIP(Estimator):
             self._add_new_classes(features, (counts == 0).nonzero()[:, 0])
         return self
 
-    def _head(self, features: Tensor, labels: Tensor, classes: int, ridge: bool) -> tuple[Tensor, ...]:
-        """Means (K, D), precision (D, D), W (D, K), b (K,)."""
-        means = class_means(features, labels, classes)
-        if ridge:
-            precision = ridge_precision(pooled_scatter(features, labels, means), len(features))
-        else:
-            precision = averaged_precision(features, labels, means)
-        return means, precision, *gaussian_head(means, precision)
-
     def _fit_base(
         self,
         features: Tensor,
@@ -207,7 +115,7 @@ class GDACLIP(Estimator):
         ridge: bool,
     ) -> None:
         """Head of the classes with images, and alpha."""
-        self.means_, self.precision_, weight, bias = self._head(features, labels, len(base), ridge)
+        self.means_, self.precision_, weight, bias = fit_classes(features, labels, len(base), ridge=ridge)
         self.weight_ = torch.zeros_like(self.text_).index_copy_(1, base, weight)
         self.bias_ = torch.zeros_like(self.text_[0]).index_copy_(0, base, bias)
         if not bool(self.precision_.any()):
@@ -226,7 +134,7 @@ class GDACLIP(Estimator):
             logits = []
             for held in fold[fold >= 0].unique():
                 out, kept = fold == held, fold != held
-                *_, weight, bias = self._head(features[kept], labels[kept], len(base), ridge)
+                *_, weight, bias = fit_classes(features[kept], labels[kept], len(base), ridge=ridge)
                 logits.append((features[out] @ text, features[out] @ weight + bias, labels[out]))
         if not sum(len(found) for *_, found in logits):
             warnings.warn("one image a class and no validation rows: alpha is 1", stacklevel=3)
@@ -236,15 +144,11 @@ class GDACLIP(Estimator):
 
     def _add_new_classes(self, features: Tensor, new: Tensor) -> None:
         """Head of the classes that have a text but no image; alpha is that of the base classes."""
-        made = [
-            new_class(features, self.text_[:, index], neighbours=self.neighbours, repeats=self.text_repeats)
-            for index in new
-        ]
-        means = torch.stack([mean for mean, _ in made])  # (C, D)
-        weight, bias = gaussian_head(means, torch.stack([precision for _, precision in made]).mean(dim=0))
-        self.new_means_ = means
-        self.weight_.index_copy_(1, new, weight)
-        self.bias_.index_copy_(0, new, bias)
+        texts = self.text_.T[new]  # (C, D)
+        found = classes_from_texts(features, texts, neighbours=self.neighbours, repeats=self.text_repeats)
+        self.new_means_ = found.means
+        self.weight_.index_copy_(1, new, found.weight)
+        self.bias_.index_copy_(0, new, found.bias)
 
     def _fit_without_labels(self, features: Tensor, text: Tensor | None) -> GDACLIP:
         """EM: soft labels from the ensemble, head from the soft labels."""
@@ -253,15 +157,8 @@ class GDACLIP(Estimator):
         self.text_, self.validation_accuracy_ = text.T, None
         self.alpha_ = EM_ALPHA if self.alpha is None else self.alpha
         zero_shot = self.logit_scale * features @ self.text_  # (N, K)
-        posterior = zero_shot.softmax(dim=1)
-        for _ in range(self.iterations):
-            self.means_, covariance = soft_statistics(features, posterior)
-            self.precision_ = ridge_precision(covariance * (len(features) - 1), len(features))
-            self.weight_, self.bias_ = gaussian_head(self.means_, self.precision_)
-            before = posterior.argmax(dim=1)
-            posterior = (zero_shot + self.alpha_ * (features @ self.weight_ + self.bias_)).softmax(dim=1)
-            if bool((posterior.argmax(dim=1) == before).all()):
-                break
+        found = fit_unlabelled(features, zero_shot, alpha=self.alpha_, iterations=self.iterations)
+        self.means_, self.precision_, self.weight_, self.bias_ = found
         return self
 
     def logits(self, features: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.encoders.heads import projection_head
 from counterpoint.encoders.image import ImageEncoder
 from counterpoint.losses import sinkhorn, swapped_prediction
 from counterpoint.memory import Prototypes, Queues
@@ -20,20 +21,13 @@ from counterpoint.views.image import MultiCrop, Resize
 if TYPE_CHECKING:
     from counterpoint.data import Rows
 
-__all__ = ["SwAV", "encode_crops", "projection_head"]
+__all__ = ["SwAV", "encode_crops"]
 
 
 def encode_crops(backbone: Callable[[Tensor], Tensor], crops: Sequence[Tensor]) -> Tensor:
     """V crops (B, 3, s, s) -> (V * B, D), crop by crop; consecutive crops of one size share one call."""
     runs = itertools.groupby(crops, key=lambda crop: crop.shape[-1])
     return torch.cat([backbone(torch.cat(list(run))) for _, run in runs])
-
-
-def projection_head(features: int, hidden: int, dim: int) -> nn.Sequential:
-    """Linear, BatchNorm, ReLU, Linear; its BatchNorm is already given the rows of all processes."""
-    norm = nn.BatchNorm1d(hidden)
-    norm.sees_all_rows = True  # type: ignore[assignment]
-    return nn.Sequential(nn.Linear(features, hidden), norm, nn.ReLU(), nn.Linear(hidden, dim))
 
 
 class SwAV(System):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from counterpoint.data.folds import check_labels, grouped_folds, unit_rows
+from counterpoint.data.folds import check_labels, grouped_folds, search_alpha, unit_rows
 from counterpoint.system import Estimator
 
 __all__ = ["TipAdapter", "cache_logits"]
@@ -116,10 +116,9 @@ class TipAdapter(Estimator):
         for beta in betas:
             parts = [cache_logits(x, self.keys_[kept], self.values_[kept], beta=beta) for x, _, kept in held]
             cached = torch.cat(parts)  # (V, K)
-            for alpha in alphas:
-                accuracy = float(((zero_shot + alpha * cached).argmax(dim=1) == found).double().mean())
-                if accuracy > best:
-                    best, self.alpha_, self.beta_ = accuracy, alpha, beta
+            alpha, accuracy = search_alpha(zero_shot, cached, found, alphas)
+            if accuracy > best:
+                best, self.alpha_, self.beta_ = accuracy, alpha, beta
         self.validation_accuracy_ = best
 
     def logits(self, features: Tensor) -> Tensor:

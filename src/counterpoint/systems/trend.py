@@ -15,20 +15,9 @@ from counterpoint.encoders.ray_field import RayRenderer, Rays
 from counterpoint.losses import eikonal_error, free_space_error, near_surface_error, rendered_error
 from counterpoint.system import Batch, Features, System, Term
 from counterpoint.views.points import PointCloud, collate_clouds
-from counterpoint.views.sweeps import SweepViews
+from counterpoint.views.sweeps import SweepViews, horizon_at, steps_ahead
 
-__all__ = ["Trend", "horizon_at", "steps_ahead"]
-
-
-def horizon_at(progress: float, longest: int) -> int:
-    """Sweeps that are looked ahead: from 1 to `longest`, in equal parts of the training."""
-    return min(longest, 1 + int(progress * longest))
-
-
-def steps_ahead(draw: Tensor, horizon: Tensor) -> Tensor:
-    """Which sweep (B,) a number in [0, 1) picks among the next `horizon` (B,): P(k) ~ 2^-k for k = 1 .. horizon."""
-    total = 1 - 0.5 ** horizon.to(draw.dtype)
-    return torch.ceil(-torch.log2(1 - draw * total)).long().clamp(min=1).minimum(horizon)
+__all__ = ["Trend"]
 
 
 class Trend(System):

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from counterpoint.data import Row, Rows
+from counterpoint.encoders.class_names import FrozenNames, bare_names
 from counterpoint.encoders.clip import ClipEncoder
 from counterpoint.encoders.frame_towers import frame_tower, take_video_weights
 from counterpoint.encoders.video_clip import CrossFrames, FrameIntegration, VideoPrompts
-from counterpoint.system import Batch, Features, System, Term, with_own_rate
+from counterpoint.system import Batch, Features, System, Term, with_own_rate, without_decay
 from counterpoint.views.labelled_clips import ClipOrText, LabelledClip, collate_clips
 from counterpoint.views.mixing import Mixing
 
@@ -79,7 +80,7 @@ class XCLIP(System):
         self.prompts = VideoPrompts(tower.dim, layers=prompts, alpha=alpha, width=tower.width) if prompts else None
         take_video_weights(self.encoder, {"cross_frames": self.cross_frames, "mit": self.mit, "prompts": self.prompts})
         self.class_names: tuple[str, ...] = ()
-        self._known: tuple[Any, Tensor] | None = None
+        self._known = FrozenNames()
 
     def prepare(self, rows: Rows) -> dict[str, Any]:
         """The names of the classes.
@@ -124,16 +125,7 @@ class XCLIP(System):
 
     def name_features(self, names: Sequence[str]) -> Tensor:
         """(K, D) of the bare names, "_" read as a blank; those of a frozen text tower are computed once."""
-        weights = [self.encoder.get_parameter(name) for name in self.encoder.text_parameters()]
-        mixed = torch.is_autocast_enabled(self.device.type)
-        key = (tuple(names), mixed, [(parameter.data_ptr(), parameter._version) for parameter in weights])
-        if not self.train_text and self._known is not None and self._known[0] == key:
-            return self._known[1]
-        tokens = self.encoder.tokenize([name.replace("_", " ") for name in names])
-        with torch.set_grad_enabled(self.train_text and torch.is_grad_enabled()):
-            found = self.encoder.encode_text({name: rows.to(self.device) for name, rows in tokens.items()})
-        self._known = None if self.train_text else (key, found)
-        return found
+        return bare_names(self.encoder, names) if self.train_text else self._known(self.encoder, names)
 
     def encode(self, batch: Batch) -> Features:
         """`logits` (B, K), and what the batch says of the labels."""
@@ -156,13 +148,7 @@ class XCLIP(System):
         clip = {id(parameter) for parameter in self.encoder.parameters()}
         new = [parameter for parameter in self.parameters() if id(parameter) not in clip]
         groups = with_own_rate(super().parameter_groups(), new, self.new_learning_rate)
-        places = {id(value) for name, value in self.named_parameters() if "position" in name}
-        found = []
-        for group in groups:
-            for kept in (False, True):
-                part = [parameter for parameter in group["params"] if (id(parameter) in places) == kept]
-                found += [{**group, "params": part, **({"weight_decay": 0.0} if kept else {})}] if part else []
-        return found
+        return without_decay(groups, [value for name, value in self.named_parameters() if "position" in name])
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Unit rows (B, D) of what the batch holds: `video` (the mean over its views), `text` (without any video)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss, mse_loss, smooth_l1_loss
 
-from counterpoint.data import BadRow, Row, Rows
+from counterpoint.data import Row, Rows
 from counterpoint.encoders.base import Trainable
 from counterpoint.system import Batch, Features, Term, View
 from counterpoint.tasks._trunk import Distortion, TaskSystem
+from counterpoint.views.targets import finite_number, target_of
 
 __all__ = ["Regress", "TargetView"]
 
@@ -34,10 +34,8 @@ class TargetView:
         Raises:
             BadRow: no target, or none that is a finite number.
         """
-        target = _number(row.get("target"))
-        if target is None:
-            raise BadRow(f"its target must be a finite number, got {row.get('target')!r}")
-        return {**self.view(row, rng), "target": torch.tensor(target, dtype=torch.float32)}
+        target = torch.tensor(target_of(row), dtype=torch.float32)
+        return {**self.view(row, rng), "target": target}
 
 
 class Regress(TaskSystem):
@@ -84,7 +82,7 @@ class Regress(TaskSystem):
         Raises:
             ValueError: fewer than two different targets.
         """
-        numbers = np.array([number for number in map(_number, rows.column("target")) if number is not None])
+        numbers = np.array([number for number in map(finite_number, rows.column("target")) if number is not None])
         if len(np.unique(numbers)) < 2:
             raise ValueError(f"regression needs two different numbers in the column 'target', found {numbers[:1]}")
         return {"mean": float(numbers.mean()), "deviation": float(numbers.std())}
@@ -110,12 +108,3 @@ class Regress(TaskSystem):
             counterpoint.data.BadRow: a row that cannot be decoded.
         """
         return self.answer(rows)[:, 0] * self.deviation + self.mean
-
-
-def _number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

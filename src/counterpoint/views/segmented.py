@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from counterpoint.data import BadRow, Row
+from counterpoint.data import BadRow, Row, Rows
 from counterpoint.data.images import IGNORED, decode, decode_mask
 from counterpoint.views import pixels
 from counterpoint.views.image import CLIP_MEAN, CLIP_STD
 
-__all__ = ["SegmentedView", "picture_with_mask"]
+__all__ = ["SegmentedView", "check_class_names", "picture_with_mask"]
 
 
 def picture_with_mask(row: Row, classes: int | None = None) -> tuple[Tensor, Tensor]:
@@ -39,6 +40,20 @@ def picture_with_mask(row: Row, classes: int | None = None) -> tuple[Tensor, Ten
     if classes is not None and bool((wrong := (mask != IGNORED) & ((mask < 0) | (mask >= classes))).any()):
         raise BadRow(f"its mask holds {int(mask[wrong][0])}; classes are 0 to {classes - 1}, and {IGNORED} is ignored")
     return picture, mask
+
+
+def check_class_names(rows: Rows, names: tuple[str, ...]) -> None:
+    """The masks of the rows mean these classes; warns where the rows do not say what their numbers mean.
+
+    Raises:
+        ValueError: the rows name their classes otherwise.
+    """
+    if rows.class_names is None:
+        told = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        warnings.warn(f"the masks of {rows.name} name no classes; read as {told} (--classes)", stacklevel=3)
+    elif tuple(rows.class_names) != names:
+        own, found = ", ".join(names), ", ".join(rows.class_names)
+        raise ValueError(f"classes are {own}, but those of {rows.name} are {found}: give them with --classes")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from counterpoint.views.text import (
     draw_repetition,
     draw_word_repetition,
+    pad_tokens,
     read_text,
     repeat_tokens,
     repeat_words,
@@ -21,7 +23,7 @@ from counterpoint.views.text import (
 if TYPE_CHECKING:
     from counterpoint.data import Row
 
-__all__ = ["SentencePair"]
+__all__ = ["SentencePair", "collate_sentences"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,10 @@ class SentencePair:
             room = max(0, self.tokenizer.model_max_length - len(ids))  # positions that the encoder has left
             copy = repeat_tokens(ids, places[:room])
         return {"sentences": [ids, copy]}
+
+
+def collate_sentences(samples: Sequence[Mapping[str, Any]], *, pad_id: int) -> dict[str, Tensor]:
+    """ids and mask (B, V, L): the V views of all sentences are padded to the longest of the batch."""
+    views = len(samples[0]["sentences"])
+    ids, mask = pad_tokens([ids for sample in samples for ids in sample["sentences"]], pad_id=pad_id)
+    return {"input_ids": ids.unflatten(0, (-1, views)), "attention_mask": mask.unflatten(0, (-1, views))}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from counterpoint.data import BadRow, Row
 from counterpoint.data.scans import MAX_POINTS, read_points
@@ -16,7 +17,7 @@ from counterpoint.views._outdoor import ground_planes
 from counterpoint.views.ego_motion import actions_between, read_pose
 from counterpoint.views.points import as_tensors, described, turned
 
-__all__ = ["SweepViews", "following", "returns_above_ground", "turned_pose"]
+__all__ = ["SweepViews", "following", "horizon_at", "returns_above_ground", "steps_ahead", "turned_pose"]
 
 Corner = tuple[float, float, float]
 
@@ -165,3 +166,14 @@ def _no_rays(count: int) -> dict[str, np.ndarray]:
     """Rays without a return, forwards from 0."""
     empty = {name: np.zeros(count) for name in ("ranges", "intensity", "lit", "offsets")}
     return {"origins": np.zeros(3), "directions": np.tile([1.0, 0.0, 0.0], (count, 1)), **empty}
+
+
+def horizon_at(progress: float, longest: int) -> int:
+    """Sweeps that are looked ahead: from 1 to `longest`, in equal parts of the training."""
+    return min(longest, 1 + int(progress * longest))
+
+
+def steps_ahead(draw: Tensor, horizon: Tensor) -> Tensor:
+    """Which sweep (B,) a number in [0, 1) picks among the next `horizon` (B,): P(k) ~ 2^-k for k = 1 .. horizon."""
+    total = 1 - 0.5 ** horizon.to(draw.dtype)
+    return torch.ceil(-torch.log2(1 - draw * total)).long().clamp(min=1).minimum(horizon)

@@ -12,7 +12,7 @@ import torch
 from counterpoint.data import BadRow, Row
 from counterpoint.views.image import TwoViews
 
-__all__ = ["TargetViews", "finite_number"]
+__all__ = ["TargetViews", "finite_number", "target_of"]
 
 
 def finite_number(value: Any) -> float | None:
@@ -24,6 +24,18 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def target_of(row: Row) -> float:
+    """The row's target.
+
+    Raises:
+        BadRow: it has none, or one that is no finite number.
+    """
+    target = finite_number(row.get("target"))
+    if target is None:
+        raise BadRow(f"its target must be a finite number, got {row.get('target')!r}")
+    return target
+
+
 @dataclass(frozen=True)
 class TargetViews:
     """Two views of the picture, its target, and a number from which the mixing coefficients of its batch are drawn."""
@@ -31,13 +43,6 @@ class TargetViews:
     pictures: TwoViews
 
     def __call__(self, row: Row, rng: np.random.Generator) -> dict[str, Any]:
-        """One row -> {"first", "second": (3, s, s), "target": (), "draw": ()}.
-
-        Raises:
-            BadRow: no target, or one that is no finite number.
-        """
-        target = finite_number(row["target"])
-        if target is None:
-            raise BadRow(f"its target must be a finite number, got {row['target']!r}")
-        draw = int(rng.integers(2**32))
+        """One row -> {"first", "second": (3, s, s), "target": (), "draw": ()}; a row without a target is a bad one."""
+        target, draw = target_of(row), int(rng.integers(2**32))
         return {**self.pictures(row, rng), "target": torch.tensor(target), "draw": torch.tensor(draw)}
