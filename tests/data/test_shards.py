@@ -167,17 +167,25 @@ def _read(row: Row, rng: np.random.Generator) -> dict[str, str]:
     return {"text": row["text"]}
 
 
-def test_no_starvation(tmp_path: Path) -> None:
-    """Three shards, one empty, uneven, for 2 processes of 4 workers: every sample once, in step, without waiting."""
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("done", [0, 2])
+def test_no_starvation(tmp_path: Path, processes: int, done: int) -> None:
+    """Three shards, one empty, uneven, for 2 or 3 processes of 4 workers, from the start of an epoch and from within:
+    every sample once, in step, without waiting."""
     for number, count in enumerate((1, 0, 12)):
         write_tar(tmp_path / f"{number}.tar", pairs(count, first=100 * number))
     rows = open_rows(tmp_path)
-    parts = [
-        list(Loader(rows, _read, batch=4, seed=0, workers=4, drop_last=False, shard=(index, 2)).batches(0))
-        for index in range(2)
-    ]
-    assert [len(part) for part in parts] == [4, 4]
-    assert sorted(name for part in parts for batch in part for name in batch["_ids"]) == rows.column("id")
+
+    def read(start: int, shard: tuple[int, int], workers: int) -> list[list[str]]:
+        loader = Loader(rows, _read, batch=4, seed=0, workers=workers, drop_last=False, shard=shard)
+        return [batch["_ids"] for batch in loader.batches(1, start)]
+
+    before = read(0, (0, 1), workers=0)[:done]
+    parts = [read(done, (index, processes), workers=4) for index in range(processes)]
+    assert [len(part) for part in parts] == [4 - done] * processes
+    together = [*before, *([name for ids in step for name in ids] for step in zip(*parts, strict=True))]
+    assert together == read(0, (0, 1), workers=0)
+    assert sorted(name for ids in together for name in ids) == rows.column("id")
 
 
 def test_shards_travel_to_workers(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_the_table_remembers_its_model(tmp_path: Path) -> None:
     assert "torch" in metadata["versions"]
 
 
+def test_fast_vectors_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    model, rows = TextModel(), sentences(40)
+    exact, fast = (embed(model, rows, out=tmp_path / str(flag), fast=flag) for flag in (False, True))
+    vectors = [open_table(path)[0].to_arrow()["vector"].to_pylist() for path in (exact, fast)]
+    assert vectors[0] != vectors[1]
+    first, second = (torch.nn.functional.normalize(torch.tensor(part), dim=1) for part in vectors)
+    assert (first * second).sum(1).min() > 0.999
+    with pytest.raises(ValueError, match=r"was made with fast=True, not fast=False: choose another `out`"):
+        embed(model, sentences(50), out=fast)
+
+
 def test_more_rows_join_the_table(tmp_path: Path) -> None:
     model, out = TextModel(), tmp_path / "t.lance"
     embed(model, sentences(30), out=out)

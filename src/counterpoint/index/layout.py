@@ -8,15 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import lancedb
+import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from counterpoint.evaluation.embedding import DEFAULT_SPACE
 
-__all__ = ["Metadata", "create_table", "open_table", "table_columns", "table_path", "vector_column"]
+__all__ = [
+    "Metadata",
+    "Spaces",
+    "create_table",
+    "fill_columns",
+    "open_table",
+    "record_batch",
+    "table_columns",
+    "table_path",
+    "vector_column",
+]
 
 Metadata = dict[str, Any]
-"""JSON values: format, model, preprocessing, spaces, versions."""
+"""JSON values: format, model, preprocessing, spaces, fast, versions."""
+
+Spaces = dict[str, dict[str, Any]]
+"""Space -> {"dimensions": D, "tokens": whether a row has several vectors in it}."""
 
 _KEY = b"counterpoint"
 _PLAIN = {
@@ -97,21 +112,36 @@ def open_table(path: str | Path) -> tuple[Any, Metadata] | None:
     return table, json.loads(stored)
 
 
-def record_batch(rows: Sequence[Mapping[str, Any]], metadata: Metadata) -> pa.Table:
-    """Rows with plain columns and their vectors by space as an Arrow table; missing vectors are null."""
+def record_batch(rows: Sequence[Mapping[str, Any]], spaces: Spaces) -> pa.Table:
+    """Rows with plain columns and a tensor for each of `spaces` in "vectors", as an Arrow table."""
     columns: dict[str, Any] = {}
     for name, kind in _PLAIN.items():
         columns[name] = pa.array([row.get(name) for row in rows], type=kind)
-    for space, facts in metadata["spaces"].items():
-        vectors = [row["vectors"].get(space) for row in rows]
-        columns[vector_column(space)] = _vectors(vectors, facts)
+    for space, facts in spaces.items():
+        columns[vector_column(space)] = _vectors([row["vectors"][space] for row in rows], facts)
     return pa.table(columns)
 
 
-def _vectors(vectors: Sequence[Tensor | None], facts: Mapping[str, Any]) -> pa.Array:
-    row = pa.list_(pa.float32(), facts["dimensions"])
-    kind = pa.list_(row) if facts["tokens"] else row
-    return pa.array([None if vector is None else _without_padding(vector).tolist() for vector in vectors], type=kind)
+def fill_columns(part: pa.Table, metadata: Metadata) -> pa.Table:
+    """The part with all columns of the table, null where it has none."""
+    schema = _schema(metadata).remove_metadata()
+    names = set(part.column_names)
+    columns = [part[field.name] if field.name in names else pa.nulls(len(part), field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _vectors(vectors: Sequence[Tensor], facts: Mapping[str, Any]) -> pa.Array:
+    """Copied from memory to memory: going through Python's numbers took most of the time of a write."""
+    if not facts["tokens"]:
+        return _fixed_lists(torch.stack(list(vectors)), facts["dimensions"])
+    tokens = [_without_padding(vector) for vector in vectors]
+    ends = np.cumsum([0, *map(len, tokens)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), _fixed_lists(torch.cat(tokens), facts["dimensions"]))
+
+
+def _fixed_lists(vectors: Tensor, dimensions: int) -> pa.Array:
+    """(N, dimensions) float32 -> N lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1).numpy()), dimensions)
 
 
 def _without_padding(vector: Tensor) -> Tensor:
