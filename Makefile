@@ -55,6 +55,7 @@ claims: $(VENV)/.dev
 # ROUNDS=3` runs some works, DEVICE=cuda runs them on a GPU, ROWS is the size of the table that is searched.
 bench: $(VENV)/.dev
 	$(BIN)/python -m counterpoint.data.packages $(TEST_DATA) ui-translations
+	-$(BIN)/python -m counterpoint.data.packages $(SYSTEM_DATA)
 	$(BIN)/python -m benchmarks.texts
 	$(BIN)/python -m benchmarks.environment
 	.bench/bin/python -m benchmarks $(WORKS) --device $(DEVICE) --rounds $(ROUNDS) --rows $(ROWS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.figures import draw
 from benchmarks.measures import compared, failed, reached, verdict
+from benchmarks.quality_page import section as quality_section
 from benchmarks.work import OURS, Bar, Case, Options, cases_of, find_work, work_names
 
 Result = Mapping[str, Any]
@@ -56,6 +57,7 @@ def write_page(results: Path, docs: Path) -> Path:
     for name in work_names():
         if name in measured:
             parts += _section(measured[name])
+    parts += quality_section(results)
     parts += _on_a_gpu(measured)
     page = docs / "benchmarks.md"
     page.write_text("\n\n".join(part.strip() for part in parts if part.strip()) + "\n", encoding="utf-8")

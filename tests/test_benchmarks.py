@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is no part of the package
 
-from benchmarks import compare, figures, measures, page, work  # noqa: E402
+from benchmarks import compare, figures, measures, page, quality_page, work  # noqa: E402
 from benchmarks.work import Bar, Case, Disagreement, Job, Options  # noqa: E402
 
 
@@ -144,8 +144,7 @@ def test_a_work_runs_and_its_page_is_written(tmp_path: Path) -> None:
     assert case["agreement"]["dense einsum"]["largest difference, relative"] < 1e-3
     assert case["sides"]["counterpoint"]["seconds"][0] > 0
     assert case["limits"]["float32"] > 0
-    docs = tmp_path / "docs"
-    (docs / "figures").mkdir(parents=True)
+    docs = _docs(tmp_path)
     text = page.write_page(tmp_path, docs).read_text()
     assert "| dense einsum |" in text
     assert (
@@ -192,3 +191,91 @@ def test_figures_of_results_that_are_gone_are_removed(tmp_path: Path) -> None:
     (tmp_path / "benchmark_time.png").write_bytes(b"old")
     assert figures.draw({}, tmp_path) == []
     assert not (tmp_path / "benchmark_time.png").exists()
+
+
+def test_a_paired_difference_is_students_interval() -> None:
+    """By hand: differences 1, 2, 3 have mean 2, deviation 1, and 4.303 / sqrt(3) on either side."""
+    found = quality_page.paired_difference([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert found["mean"] == pytest.approx(2.0)
+    assert found["low"] == pytest.approx(2.0 - 4.302653 / 3**0.5, abs=1e-5)
+    assert found["high"] == pytest.approx(2.0 + 4.302653 / 3**0.5, abs=1e-5)
+    assert quality_page.paired_difference([0.5], [0.25]) == {"mean": 0.25, "low": None, "high": None}
+    with pytest.raises(ValueError, match="same seeds, at least one; got 2 and 1"):
+        quality_page.paired_difference([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([0.5, 0.6, 0.7], [0.1, 0.2, 0.31], "met"),
+        ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7], "met"),
+        ([0.1, 0.2, 0.31], [0.5, 0.6, 0.7], "missed"),
+        ([0.5, 0.9, 0.5], [0.5, 0.5, 0.6], "met?"),
+        ([0.5, 0.5, 0.6], [0.5, 0.9, 0.5], "missed?"),
+        ([0.9], [0.1], "met?"),
+    ],
+)
+def test_scores_are_judged_by_their_interval(ours: list[float], theirs: list[float], expected: str) -> None:
+    assert quality_page.verdict(quality_page.paired_difference(ours, theirs)) == expected
+
+
+def test_scores_that_nobody_measured_are_said_to_be_missing(tmp_path: Path) -> None:
+    text = "\n".join(quality_page.section(tmp_path))
+    for title in quality_page.TITLES.values():
+        assert f"| {title} | | | not measured | not measured |" in text
+
+
+@pytest.mark.slow
+def test_two_sides_are_trained_and_scored(tmp_path: Path) -> None:
+    """CLIP's peer needs no package that the project does not need itself; a tiny budget, no score is judged."""
+    command = [sys.executable, "-m", "benchmarks.quality", "clip", "--size", "tiny", "--seeds", "1", "--seconds", "0.2"]
+    done = subprocess.run([*command, "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / quality_page.FILE).read_text())["clip"]
+    for name, side in found["sides"].items():
+        trained = name != "untrained"
+        assert all((steps > 0) == trained for steps in side["steps"])
+        assert all((spent >= found["budget"]) == trained for spent in side["seconds"])
+        assert all(0 <= value <= 1 for values in side["scores"].values() for value in values)
+    assert set(found["differences"]) == {"open_clip", "open_clip, our settings"}
+    text = page.write_page(tmp_path, _docs(tmp_path)).read_text()
+    assert "### CLIP on emoji, against open_clip" in text
+    assert "| SwAV on mnist5k, against lightly | | | not measured | not measured |" in text
+
+
+def _docs(folder: Path) -> Path:
+    """A folder for a page and its figures."""
+    docs = folder / "docs"
+    (docs / "figures").mkdir(parents=True)
+    return docs
+
+
+def test_the_clock_of_our_side_counts_the_processor_and_is_given_back() -> None:
+    import time
+
+    from benchmarks import quality, quality_works
+
+    from counterpoint.data import open_rows
+    from counterpoint.training import loop
+
+    assert set(quality_works.WORKS) == set(quality_page.TITLES)
+    work = quality_works.WORKS["clip"](True)
+    rows, system = open_rows(work.data), work.build()
+    began = time.process_time()
+    steps, spent = quality.train_ours(system, rows, work, 0.5, 0)
+    assert loop.time is time
+    assert steps > 0
+    assert 0.5 <= spent <= time.process_time() - began
+
+
+def test_a_budget_ends_with_the_step_that_passes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import quality_peers
+
+    now = iter([1.0, 1.0, 2.5, 2.5])
+    monkeypatch.setattr(quality_peers.time, "process_time", lambda: next(now))
+    budget = quality_peers.Budget(2.0, began=0.0)
+    assert not budget.over
+    assert budget.progress == 0.5
+    assert budget.over
+    assert budget.ended == 2.5
+    assert budget.progress == 1.0

@@ -138,6 +138,22 @@ def test_a_system_package_is_unpacked_without_root(
     assert [path.name for path in own_cache.iterdir()] == ["no-such-data"]
 
 
+@pytest.mark.skipif(Path("/usr/share/tuxpaint/stamps").exists(), reason="the package is installed")
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="needs dpkg")
+def test_the_command_line_of_make_gets_system_packages(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process: run with -m, the module exists twice, and so do its classes."""
+    script = tmp_path / "apt-get"
+    script.write_text("#!/bin/sh\necho E: no network >&2\nexit 100\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    command = [sys.executable, "-m", "counterpoint.data.packages", "stamps"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "getting tuxpaint-stamps-default failed: E: no network" in done.stderr
+
+
 def test_the_command_line_of_make(own_cache: Path) -> None:
     command = [sys.executable, "-m", "counterpoint.data.packages"]
     done = subprocess.run([*command, "digits"], capture_output=True, text=True, check=False)

@@ -105,7 +105,7 @@ def test_it_is_offered_by_the_method_alone(tmp_path: Path) -> None:
 
     rows = [{"id": "a", "image": np.zeros((2, 2, 3), np.uint8)}]
     assert predict(Segmenter(), rows, out=tmp_path).task == "segment"
-    with pytest.raises(ValueError, match="it can classify, segment: choose with task="):
+    with pytest.raises(ValueError, match="Both can classify, segment: choose with task="):
         predict(Both(), rows, out=tmp_path)
     assert predict(Both(), rows, out=tmp_path, task="segment").task == "segment"
     with pytest.raises(ValueError, match="ImageModel cannot segment"):

@@ -275,4 +275,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from counterpoint.data import packages  # built-in sets name packages by its classes, not by those of `__main__`
+
+    sys.exit(packages.main())

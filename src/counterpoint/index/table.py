@@ -83,8 +83,8 @@ def embed(
         Path of the table.
 
     Raises:
-        ValueError: the table was made by another model or with another `fast`, nothing could be embedded, a space does not exist, or
-            `engine="ray"` got a model without a run directory.
+        ValueError: the table was made by another model or with another `fast`, nothing could be embedded, a space
+            does not exist, or `engine="ray"` got a model without a run directory.
         ImportError: `engine="ray"` without Ray.
         ChildProcessError: a worker of Ray failed. What was written before stays.
     """
