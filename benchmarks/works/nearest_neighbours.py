@@ -79,7 +79,7 @@ def embed_texts(options: Options) -> Mapping[str, float]:
             block = texts[start : start + BLOCK]
             order = sorted(range(len(block)), key=lambda place: len(block[place]))  # little padding in a batch
             some = [{"id": str(place), "text": block[place]} for place in order]
-            found = embed_all(system, some, deterministic=False, batch=64)[1]["embedding"]
+            found = embed_all(system, some)[1]["embedding"]
             vectors = torch.empty_like(found)
             vectors[order] = torch.nn.functional.normalize(found, dim=1)
             np.save(part.with_suffix(".tmp.npy"), vectors.numpy())
