@@ -66,6 +66,22 @@ def test_fast_vectors_point_the_same_way(which: int) -> None:
         assert (normalize(fast[space], dim=1) * normalize(expected, dim=1)).sum(1).min() > 0.999
 
 
+def test_long_samples_do_not_pile_up_to_be_sorted() -> None:
+    """Clouds of 20,000 points are computed after 16 of them; texts wait for 2,048."""
+    made: list[str] = []
+
+    class Clouds(ImageModel):
+        def preprocess(self) -> Any:
+            return lambda row: made.append(row["id"]) or {"points": torch.zeros(20_000, 3)}
+
+        def embed(self, batch: Any) -> torch.Tensor:
+            return batch["points"].mean(1)
+
+    ids, _ = next(embed_rows(Clouds(), [{"id": str(number)} for number in range(200)], batch=16, fast=True))
+    assert len(ids) == 16
+    assert len(made) < 64
+
+
 def test_few_rows_are_computed_to_fill_a_batch_up() -> None:
     class Counts(TextModel):
         tokens = 0

@@ -33,6 +33,8 @@ class _Size(NamedTuple):
 # 1,500 texts of mixed length on a CPU: at 192 tokens 6 % are computed only to fill batches up, at 512 tokens 43 %; the
 # matrix products reach 145 and 158 GFLOP/s of a core.
 _ON_CPU, _ON_ACCELERATOR = _Size(rows=16, tokens=192), _Size(rows=64, tokens=8192)
+_SORTED = 2**18
+"""Tokens, frames or points that wait to be sorted by length: 2,048 texts of 128 tokens, 13 clouds of 20,000 points."""
 
 
 class NothingEmbedded(ValueError):
@@ -50,8 +52,7 @@ class _Pending(NamedTuple):
     position: int
     id: str
     sample: Mapping[str, Any]
-    length: int
-    rows: int  # that a group of such samples has
+    length: int | None  # None where nothing in the sample is sequential
 
 
 def embed_rows(
@@ -75,13 +76,13 @@ def embed_rows(
         batch: largest number of rows in a yielded batch. With `fast` also the number computed at once.
         device: where to compute; None leaves the system where it is.
         fast: compute in bfloat16 where autocast allows it, and pad texts to their neighbours' length, sorted by length
-            within 2,048 rows; worth it on an accelerator or a processor with bfloat16 units. Without it a row's vector
-            depends on that row alone, not on its neighbours, the batch size or the order: only rows of equal sample
-            shape are computed together (a text is padded to its own length and to nobody else's), in batches of a size
-            that follows from the shape, the last one filled up. Measured on a CPU over batch sizes 1 to 32 and two
-            orders, 500 sentences (MiniLM) and 500 pictures (ResNet-18): largest deviation 0. Batches that are padded
-            and cut as they come deviate by 1e-6, which gave other top-10 lists in 12 of 14 comparisons; bfloat16
-            leaves a cosine of 0.9999 on texts. Times of both stand in docs/benchmarks.md.
+            within at most 2,048 rows; worth it on an accelerator or a processor with bfloat16 units. Without it a
+            row's vector depends on that row alone, not on its neighbours, the batch size or the order: only rows of
+            equal sample shape are computed together (a text is padded to its own length and to nobody else's), in
+            batches of a size that follows from the shape, the last one filled up. Measured on a CPU over batch sizes
+            1 to 32 and two orders, 500 sentences (MiniLM) and 500 pictures (ResNet-18): largest deviation 0. Batches
+            that are padded and cut as they come deviate by 1e-6, which gave other top-10 lists in 12 of 14
+            comparisons; bfloat16 leaves a cosine of 0.9999 on texts. Times of both stand in docs/benchmarks.md.
         workers: processes that decode; 0 decodes here. Never changes the result.
         columns: show the system only these columns, e.g. ("text",) for the text side of an image-text model.
         skipped: gets a `Skipped` for every row that gave no vector (unreadable, or its vector was not
@@ -138,12 +139,11 @@ class _Groups:
         """One more sample; computes its group when that is full."""
         shape = sample_shape(self.system, sample)
         length = longest(shape)
-        rows = self._rows(length)
         if self.fast is not None:
             shape = without_lengths(shape)
         group = self._groups.setdefault(shape, [])
-        group.append(_Pending(position, identity, sample, length or 0, rows))
-        if len(group) == rows:
+        group.append(_Pending(position, identity, sample, length))
+        if len(group) >= self._rows(length):
             self._compute(shape)
 
     def compute_oldest(self) -> None:
@@ -157,17 +157,19 @@ class _Groups:
             self.compute_oldest()
 
     def _rows(self, length: int | None) -> int:
-        """How many samples make a group; `length` is None where nothing in them is sequential."""
+        """How many samples make a group, by the length of the last one."""
+        if length is None:
+            return self.fast or self.size.rows
         if self.fast is not None:
-            return self.fast if length is None else _WINDOW
-        return self.size.rows if length is None else max(1, self.size.tokens // max(1, length))
+            return max(self.fast, min(_WINDOW, _SORTED // max(1, length)))
+        return max(1, self.size.tokens // max(1, length))
 
     def _compute(self, shape: Shape) -> None:
         group = self._groups.pop(shape)
         if self.fast is None:
-            self._finish(group, group[0].rows)
+            self._finish(group, self._rows(group[0].length))
             return
-        group.sort(key=lambda pending: pending.length)
+        group.sort(key=lambda pending: pending.length or 0)
         with torch.autocast(self.system.device.type, torch.bfloat16):  # one for all: it keeps the cast weights
             for start in range(0, len(group), self.fast):
                 part = group[start : start + self.fast]
