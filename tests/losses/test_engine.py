@@ -35,6 +35,7 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (7, 10), (10, 7), (8, 8)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rows_and_columns(shape, skips, bias, scale, size, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", size)
+    monkeypatch.setattr(tiles, "STRIP", 3 * size)  # strips of several rows, the last one shorter
     rows, columns = shape
     query, key = _rows(rows, 1).requires_grad_(), _rows(columns, 2).requires_grad_()
     factor = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
@@ -66,7 +67,8 @@ def test_rows_and_columns(shape, skips, bias, scale, size, monkeypatch: pytest.M
 @pytest.mark.parametrize("scale", [0.5, 80.0, 400.0])
 @pytest.mark.parametrize("count", [1, 2, 7, 8])
 def test_rows_within(count: int, scale: float, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "TILE_WITHIN", size)
+    monkeypatch.setattr(tiles, "TILE", size)
+    monkeypatch.setattr(tiles, "STRIP", 3 * size)  # strips of several rows, the last one shorter
     rows = _rows(count, 1).requires_grad_()
     factor = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
     skip = torch.arange(count)[:, None]

@@ -59,7 +59,7 @@ def test_tiles_change_nothing(case: Case, sharp: bool, monkeypatch: pytest.Monke
     whole, whole_gradient = with_gradient(case, arguments)
     for size in (1, 2, 4):
         monkeypatch.setattr(tiles, "TILE", size)
-        monkeypatch.setattr(tiles, "TILE_WITHIN", size)
+        monkeypatch.setattr(tiles, "STRIP", 3 * size)  # strips of several rows, the last one shorter
         monkeypatch.setattr(tiles, "TILE_TOKENS", 12 * size)
         value, gradient = with_gradient(case, arguments)
         torch.testing.assert_close(value, whole, rtol=1e-12, atol=1e-12)
@@ -183,7 +183,6 @@ def _largest_tensor(case: Case, rows: int) -> int:
 @pytest.mark.parametrize("case", LINEAR, ids=str)
 def test_memory_is_linear_in_the_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "TILE", 32)
-    monkeypatch.setattr(tiles, "TILE_WITHIN", 32)
     small, large = (_largest_tensor(case, rows) for rows in (256, 512))
     assert large <= 2.1 * small
     assert large < 512 * 512 / 8

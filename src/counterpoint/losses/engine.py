@@ -55,10 +55,12 @@ def _sums_at_level(problem: Similarity, level: float, columns_too: bool) -> tupl
     of_columns = of_rows if problem.within else problem.query.new_zeros(len(problem.key))
     buffer = problem.buffer()
     for rows, columns in problem.tiles():
-        tile = _exponentials(problem.logits(rows, columns, buffer), level)  # (n, m)
-        of_rows[rows] += tile.sum(1)
-        if columns_too and not (problem.within and rows == columns):
-            of_columns[columns] += tile.sum(0)
+        tile = problem.logits(rows, columns, buffer)  # (n, m)
+        for part, strip in problem.strips(tile, rows.start):
+            _exponentials(strip, level)
+            of_rows[part] += strip.sum(1)
+            if columns_too and not (problem.within and rows == columns):
+                of_columns[columns] += strip.sum(0)
     return of_rows, of_columns
 
 
@@ -72,12 +74,13 @@ def _sums_above_peaks(problem: Similarity, columns_too: bool) -> tuple[Tensor, T
     of_rows = _Running(problem.query, len(problem.query))
     of_columns = of_rows if problem.within else _Running(problem.query, len(problem.key))
     buffer = problem.buffer()
-    scratch = torch.empty_like(buffer)
+    scratch = problem.scratch()
     for rows, columns in problem.tiles():
         tile = problem.logits(rows, columns, buffer)  # (n, m)
-        of_rows.add(rows, tile, 1, scratch)
-        if columns_too and not (problem.within and rows == columns):
-            of_columns.add(columns, tile, 0, scratch)
+        for part, strip in problem.strips(tile, rows.start):
+            of_rows.add(part, strip, 1, scratch)
+            if columns_too and not (problem.within and rows == columns):
+                of_columns.add(columns, strip, 0, scratch)
     return of_rows.result(), of_columns.result()
 
 
@@ -165,17 +168,18 @@ def _backward(problem: Similarity, upstream: _Upstream, needs: tuple[bool, bool,
     key = query if problem.within else torch.zeros_like(problem.key) if needs_key else None
     bias = torch.zeros_like(problem.bias) if needs_bias and problem.bias is not None else None
     buffer = problem.buffer()
-    scratch = torch.empty_like(buffer)
+    scratch = problem.scratch()
     level = upstream.common_level()
     members = problem.party.members
     if members > 1:
         upstream = upstream.times(members)
     for rows, columns in problem.tiles():
         tile = problem.logits(rows, columns, buffer)  # (n, m)
-        if level is None:
-            upstream.below_sums(tile, rows, columns, scratch)
-        else:
-            upstream.at_level(tile, rows, columns, scratch, level)
+        for part, strip in problem.strips(tile, rows.start):
+            if level is None:
+                upstream.below_sums(strip, part, columns, scratch)
+            else:
+                upstream.at_level(strip, part, columns, scratch, level)
         if query is not None:
             query[rows].addmm_(tile, problem.key[columns])
         if key is not None and not (problem.within and rows == columns):

@@ -35,14 +35,13 @@ class _SumSoftplus(torch.autograd.Function):
             nonlocal of_bias
             total = query.new_zeros(())
             buffer = problem.buffer()
-            scratch = torch.empty_like(buffer)
+            scratch = problem.scratch()
             for rows, columns in problem.tiles():
                 tile = problem.logits(rows, columns, buffer)  # (n, m)
-                total += _softplus(tile, scratch[: tile.numel()].view_as(tile))
-                if not any(needs):
-                    continue
-                tile.sigmoid_()
-                of_bias += tile.sum()
+                for _, strip in problem.strips(tile, rows.start):
+                    total += _softplus(strip, scratch[: strip.numel()].view_as(strip))
+                    if any(needs):
+                        of_bias += strip.sigmoid_().sum()
                 if of_query is not None:
                     of_query[rows].addmm_(tile, key[columns])
                 if of_key is not None:

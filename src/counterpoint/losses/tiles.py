@@ -15,12 +15,11 @@ from counterpoint.losses.sharing import ALONE, Party
 
 __all__ = ["Similarity", "first_order", "token_tiles", "working_dtype"]
 
-TILE = 4096
-"""Rows and columns of a tile (64 MB in float32). A quarter of that is 3 % faster on idle cores, and far slower
-on shared ones: every operation on a tile ends with the threads waiting for each other."""
-TILE_WITHIN = 2048
-"""The same for rows against themselves, where smaller tiles leave out more of the half that need not be
-visited."""
+TILE = 2048
+"""Rows and columns of a tile (16 MB in float32). Smaller ones make slower products, larger ones more memory; against
+themselves, rows leave out more of the half that need not be visited the smaller a tile is."""
+STRIP = 2**20
+"""Entries of a tile that a CPU works on between two products: 4 MB in float32 stay in its caches over all passes."""
 TILE_TOKENS = 2**22
 """Token similarities held at once by late interaction."""
 
@@ -87,9 +86,8 @@ class Similarity:
 
     def _side(self) -> int:
         """Rows and columns of a tile: with more members at least four tiles each."""
-        size = TILE_WITHIN if self.within else TILE
         members = self.party.members
-        return size if members == 1 else min(size, math.ceil(max(len(self.query), len(self.key)) / (2 * members)))
+        return TILE if members == 1 else min(TILE, math.ceil(max(len(self.query), len(self.key)) / (2 * members)))
 
     def upper_bound(self) -> float:
         """A number that no logit exceeds, from the lengths of the rows; NaN where a row or the bias has one."""
@@ -112,6 +110,29 @@ class Similarity:
         """Room for one tile, used for all of them."""
         size = self._side()
         return self.query.new_empty(min(size, len(self.query)) * min(size, len(self.key)))
+
+    def strips(self, tile: Tensor, start: int) -> Iterator[tuple[slice, Tensor]]:
+        """Parts of a tile (n, m) to be worked on one after the other: (rows of `query`, the part).
+
+        Args:
+            tile: logits.
+            start: row of `query` that is its first.
+        """
+        for part in _bounds(len(tile), self._strip(tile.shape[1])):
+            yield slice(start + part.start, start + part.stop), tile[part]
+
+    def scratch(self) -> Tensor:
+        """Room for a second strip, used for all of them."""
+        size = self._side()
+        rows, columns = min(size, len(self.query)), min(size, len(self.key))
+        return self.query.new_empty(min(rows * columns, max(STRIP, columns)) if self._on_cpu() else rows * columns)
+
+    def _strip(self, columns: int) -> int:
+        """Rows of a strip. An accelerator has no cache to fit, and is asked as rarely as can be."""
+        return max(1, STRIP // columns) if self._on_cpu() else self._side()
+
+    def _on_cpu(self) -> bool:
+        return self.query.device.type == "cpu"
 
     def logits(self, rows: slice, columns: slice, buffer: Tensor) -> Tensor:
         """(n, m) logits of a tile, in `buffer`; skipped entries are -inf."""
