@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from counterpoint.allocation import keep_freed_memory
 from counterpoint.evaluation.ordering import Finished, Outlet, concatenate
 from counterpoint.evaluation.sample_shapes import Shape, longest, sample_shape, without_lengths
 from counterpoint.evaluation.samples import Failure, read_samples
@@ -100,6 +101,8 @@ def embed_rows(
         raise ValueError(f"batch must be at least 1, got {batch}: pass how many rows to return at once")
     if device is not None:
         system.to(device)
+    if system.device.type == "cpu":
+        keep_freed_memory()
     skipped = skipped if skipped is not None else []
     outlet = Outlet(batch)
     groups = _Groups(system, batch if fast else None, outlet, skipped)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.allocation import keep_freed_memory
 from counterpoint.batch_norm import convert_batch_norm
 from counterpoint.data import Rows
 from counterpoint.distributed import (
@@ -77,6 +78,8 @@ class Trainer:
     ) -> None:
         self.fabric, self._precision = make_fabric(settings)
         self.system = system.to(self.fabric.device)
+        if self.fabric.device.type == "cpu":
+            keep_freed_memory()
         if process_count() > 1:
             convert_batch_norm(system)
             broadcast_module(system)
