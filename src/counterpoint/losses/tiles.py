@@ -20,7 +20,7 @@ TILE = 2048
 themselves, rows leave out more of the half that need not be visited the smaller a tile is."""
 STRIP = 2**20
 """Entries of a tile that a CPU works on between two products: 4 MB in float32 stay in its caches over all passes."""
-TILE_TOKENS = 2**22
+TILE_TOKENS = 2**21
 """Token similarities held at once by late interaction."""
 
 
