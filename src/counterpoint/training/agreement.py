@@ -7,7 +7,9 @@ of processes it began with; elsewhere it is refused rather than continued as ano
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,54 @@ from counterpoint.system import System
 from counterpoint.training.checkpoint import Checkpoint
 from counterpoint.training.settings import TrainingSettings
 
-__all__ = ["Outcome", "agree", "counted", "refuse_draws", "refuse_resuming"]
+__all__ = ["OutOfMemoryError", "Outcome", "agree", "counted", "refuse_draws", "refuse_resuming", "together"]
+
+
+class OutOfMemoryError(Exception):
+    """One process at least ran out of memory; all of them try again with smaller pieces."""
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    )
+
+
+@contextlib.contextmanager
+def together(device: torch.device, *, shared: bool, micro_batch: int | None) -> Iterator[None]:
+    """Work without collectives inside; if memory runs out on one process, all of them hear of it.
+
+    Any other error leaves at once: the launcher ends the processes that are left waiting. So does this one where
+    weights are shared out, since the others are then waiting for its share of a module.
+
+    Args:
+        device: that the processes talk through.
+        shared: whether weights are shared out.
+        micro_batch: for the error text.
+
+    Raises:
+        OutOfMemoryError: on every process.
+        RuntimeError: out of memory with shared weights.
+    """
+    failure: BaseException | None = None
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        failure = error
+    if shared:
+        if failure is not None:
+            raise RuntimeError(
+                f"out of memory with shard=true and micro_batch={micro_batch}: the other processes wait inside a "
+                "module, so this step cannot be tried again with less. Resume with a smaller micro_batch"
+            ) from failure
+        return
+    failed = failure is not None
+    if process_count() > 1:
+        failed = bool(reduce_sum(torch.tensor(float(failed), device=device)) > 0)
+    if failed:
+        raise OutOfMemoryError from failure
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ __all__ = [
     "CachedFeatures",
     "batch_rows",
     "cut",
+    "cut_alike",
     "keeping_batch_norm",
     "refusing_batch_norm",
     "without_private_keys",
@@ -67,6 +68,13 @@ def cut(batch: Batch, size: int) -> list[Batch]:
         raise ValueError(f"micro_batch must be at least 1, got {size}")
     rows = batch_rows(batch)
     return [_slice(batch, start, min(start + size, rows), rows, "batch") for start in range(0, rows, size)]
+
+
+def cut_alike(batch: Batch, count: int) -> list[Batch]:
+    """`count` pieces whose rows differ by one at most; without rows where there are fewer rows than pieces."""
+    rows = batch_rows(batch)
+    bounds = [rows * number // count for number in range(count + 1)]
+    return [_slice(batch, start, stop, rows, "batch") for start, stop in zip(bounds, bounds[1:], strict=False)]
 
 
 def _slice(value: Any, start: int, stop: int, rows: int, where: str) -> Any:

@@ -49,6 +49,12 @@ class Position:
     seconds: float = 0.0
     stage_began: float = 0.0
 
+    def advance(self, epoch: int, batch: int, batches: int) -> None:
+        """A step is done; the data go on with number `batch` of the `batches` of an epoch."""
+        self.step += 1
+        self.total += 1
+        self.epoch, self.batch = (epoch + 1, 0) if batch >= batches else (epoch, batch)
+
 
 @dataclass
 class Checkpoint:

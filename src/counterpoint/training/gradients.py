@@ -7,8 +7,9 @@ For the others every piece has its own loss, and counts are summed over pieces a
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,11 +26,14 @@ from counterpoint.distributed import (
     reduce_sum,
 )
 from counterpoint.losses.sharing import using
+from counterpoint.sharded import is_shared
 from counterpoint.system import System, Term
+from counterpoint.training.agreement import OutOfMemoryError, together
 from counterpoint.training.caching import (
     CachedFeatures,
     batch_rows,
     cut,
+    cut_alike,
     keeping_batch_norm,
     refusing_batch_norm,
     without_private_keys,
@@ -42,16 +46,6 @@ __all__ = ["Gradients"]
 
 Batch = dict[str, Any]
 Features = dict[str, Tensor]
-
-
-class _OutOfMemoryError(Exception):
-    """One process at least ran out of memory; all of them try again with smaller pieces."""
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
-    )
 
 
 def _own_gradients(leaves: Features, local: Features) -> Features:
@@ -69,6 +63,9 @@ def _own_gradients(leaves: Features, local: Features) -> Features:
 
 class Gradients:
     """Computes the gradients of a step.
+
+    Where weights are shared out, every process calls each module equally often, forwards and backwards: all of them
+    cut their rows into the same number of pieces, and a piece without rows has a gradient of zero.
 
     Args:
         system: in training mode.
@@ -92,6 +89,7 @@ class Gradients:
         self.system, self.fabric, self.micro_batch = system, fabric, micro_batch
         self.draws = DrawWatch(fabric.device)
         self._encode, self._loss = encode, loss
+        self._shared = any(is_shared(parameter) for parameter in system.parameters())
         # Features of uncoupled pieces are only kept for those who look at them.
         self._all_even: bool | None = None  # no term has a count of its own; known after the first counting pass
         self._keeps = type(system).after_step is not System.after_step or type(system).pair is not System.pair
@@ -112,7 +110,7 @@ class Gradients:
             self._clear()
             try:
                 return compute(batches, seed)
-            except _OutOfMemoryError as failure:
+            except OutOfMemoryError as failure:
                 cause = failure.__cause__
             self._halve(batches, cause)
 
@@ -138,27 +136,14 @@ class Gradients:
             stacklevel=4,
         )
 
-    @contextlib.contextmanager
-    def _together(self) -> Iterator[None]:
-        """Work without collectives inside; if memory runs out on one process, all of them hear of it.
-
-        Any other error leaves at once: the launcher ends the processes that are left waiting.
-        """
-        failure: BaseException | None = None
-        try:
-            yield
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            failure = error
-        failed = failure is not None
-        if process_count() > 1:
-            failed = bool(reduce_sum(torch.tensor(float(failed), device=self.fabric.device)) > 0)
-        if failed:
-            raise _OutOfMemoryError from failure
+    def _together(self) -> contextlib.AbstractContextManager[None]:
+        return together(self.fabric.device, shared=self._shared, micro_batch=self.micro_batch)
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         batch = without_private_keys(batch)
+        if self._shared and self.micro_batch is not None:
+            count = max(1, *gather_objects(math.ceil(batch_rows(batch) / self.micro_batch)))
+            return cut_alike(batch, count) if count > 1 else [batch]
         if self.micro_batch is None or batch_rows(batch) <= self.micro_batch:
             return [batch]
         return cut(batch, self.micro_batch)
@@ -284,8 +269,16 @@ class Gradients:
     def _piece_backward(self, terms: dict[str, Term], totals: dict[str, Tensor], rows: int) -> Combined:
         if rows == 0:  # every row of this process's share was unusable: it counts as nothing
             nothing = totals[" rows"].new_zeros(())
+            if self._shared:
+                self._backward_nothing(terms)
             return Combined(nothing, dict.fromkeys(terms, nothing), None, None)
         share = totals[" rows"] / rows
         combined = combine(terms, {name: totals.get(name, share) for name in terms})
         self._backward(combined.loss * process_count())  # averaging over the processes divides again
         return Combined(combined.loss.detach(), combined.parts, combined.guess, combined.guessed)
+
+    def _backward_nothing(self, terms: dict[str, Term]) -> None:
+        """Backward of a gradient of zero, since the other processes wait for this one in shared modules."""
+        roots = [term.total for term in terms.values() if term.total.requires_grad]
+        if roots:
+            torch.autograd.backward(roots, [torch.zeros_like(root) for root in roots])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from counterpoint.distributed import gather_objects
+from counterpoint.distributed import gather_objects, reduce_sum
+from counterpoint.sharded import is_shared, local
 from counterpoint.training.results import StepResult
 
-__all__ = ["NonFiniteError", "explain", "gradient_norm"]
+__all__ = ["NonFiniteError", "clip_gradients", "explain", "gradient_norm"]
 
 _MOST_IDS = 8
 
@@ -21,11 +23,26 @@ class NonFiniteError(ArithmeticError):
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
-    """2-norm of all gradients together, a scalar on their device; 0 when there are none."""
+    """2-norm of all gradients together, a scalar on their device; 0 when there are none.
+
+    Collective where gradients are shared out: those count with the shares of all processes.
+    """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros(())
-    return torch.nn.utils.get_total_norm(gradients)
+    shares = [local(gradient) for gradient in gradients if is_shared(gradient)]
+    norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if not is_shared(gradient)])
+    if not shares:
+        return norm
+    squared = reduce_sum(torch.nn.utils.get_total_norm(shares).double().square())
+    return (squared + norm.to(squared).square()).sqrt()
+
+
+def clip_gradients(parameters: Iterable[Tensor], norm: float, limit: float | None) -> None:
+    """Scale all gradients down to a norm of `limit`, if theirs is a finite and larger one."""
+    if limit is not None and math.isfinite(norm) and norm > limit:
+        gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
 
 
 def explain(step: int, batches: Sequence[Mapping[str, Any]], result: StepResult, module: nn.Module, kept: str) -> str:
@@ -71,7 +88,7 @@ def _first_bad(
             if not _finite(value):
                 return 0, f"input {name}", _bad_rows(value, batch.get("_ids", []))
     for name, parameter in module.named_parameters():
-        if not _finite(parameter):
+        if not _finite(local(parameter)):
             return 1, f"weight {name}", []
     for name, value in result.local.items():
         if not _finite(value):
@@ -80,7 +97,7 @@ def _first_bad(
         if not _finite(value):
             return 3, f"loss term {name}", ids
     for name, parameter in module.named_parameters():
-        if parameter.grad is not None and not _finite(parameter.grad):
+        if parameter.grad is not None and not _finite(local(parameter.grad)):
             return 4, f"gradient of {name}", ids
     return None
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from counterpoint.data import Loader
 from counterpoint.distributed import gather_objects, process_count, process_index
+from counterpoint.sharded import local
 from counterpoint.system import System
 from counterpoint.training.caching import keeping_batch_norm
 from counterpoint.training.checkpoint import Checkpoint, Position
@@ -91,8 +92,8 @@ class Journal:
         return step % self._settings.log_every == 0 or (step <= _EARLY_STEPS and step % _EARLY_EVERY == 0)
 
     def sample_weights(self) -> Tensor:
-        """Some numbers of every parameter that trains, to see whether a step moves them."""
-        pieces = [p.detach().reshape(-1)[:_SAMPLE] for p in self._system.parameters() if p.requires_grad]
+        """Some numbers of every parameter that trains (of this process's share), to see whether a step moves them."""
+        pieces = [local(p).detach().reshape(-1)[:_SAMPLE] for p in self._system.parameters() if p.requires_grad]
         return torch.cat([piece.float() for piece in pieces])
 
     def observe(

@@ -30,18 +30,20 @@ from counterpoint.distributed import (
     process_index,
 )
 from counterpoint.run import load_weights
+from counterpoint.sharded import is_shared, whole_state
 from counterpoint.storage import StorageError
 from counterpoint.system import System
 from counterpoint.training.agreement import Outcome, agree, refuse_draws
 from counterpoint.training.checkpoint import Checkpoint, Position, write_checkpoint
 from counterpoint.training.devices import make_fabric, to_device
-from counterpoint.training.guard import NonFiniteError, explain, gradient_norm
+from counterpoint.training.guard import NonFiniteError, clip_gradients, explain, gradient_norm
 from counterpoint.training.interrupt import Interrupted, StopRequest, stop_requests
 from counterpoint.training.journal import Journal
-from counterpoint.training.optimisers import OptimiserState, export_state, import_state, set_learning_rate
+from counterpoint.training.optimisers import export_state, import_state, set_learning_rate, share_state, whole_states
 from counterpoint.training.randomness import deterministic_algorithms, seed_everything
 from counterpoint.training.results import StepResult
 from counterpoint.training.settings import TrainingSettings
+from counterpoint.training.sharding import explaining_shares, share_encoders
 from counterpoint.training.stage import PreparedStage, check_stages, prepare_stage
 
 __all__ = ["Trainer"]
@@ -86,8 +88,10 @@ class Trainer:
         self.rows, self.settings, self.path = rows, settings, path
         if checkpoint:
             load_weights(self.system, checkpoint.weights, path / "checkpoints")
+        self._shares = share_encoders(system, self.fabric.device) if settings.shard and process_count() > 1 else None
         self.position = replace(checkpoint.position) if checkpoint else Position()
-        self._optimisers: dict[str, OptimiserState] = dict(checkpoint.optimisers) if checkpoint else {}
+        states = checkpoint.optimisers if checkpoint else {}
+        self._optimisers = {name: share_state(state, system) for name, state in states.items()}
         self._micro_batch = checkpoint.micro_batch if checkpoint else settings.micro_batch
         self._trainable = {name: parameter.requires_grad for name, parameter in system.named_parameters()}
         self._stages = check_stages(system.stages(), system)
@@ -116,6 +120,9 @@ class Trainer:
             self.journal.close()
             for name, parameter in self.system.named_parameters():
                 parameter.requires_grad_(self._trainable[name])
+        if self._shares is not None:
+            del self._prepared  # its optimiser holds shares that are not needed any more
+            self._shares.restore()
         return self.journal.result(self.position)
 
     def _run_stage(self, number: int, stop: StopRequest) -> None:
@@ -129,7 +136,8 @@ class Trainer:
                 began = time.perf_counter()
                 batches = list(itertools.islice(stream, prepared.settings.accumulate))
                 self.journal.waited(time.perf_counter() - began)
-                self._step(prepared, batches, stop)
+                with explaining_shares(self.system):
+                    self._step(prepared, batches, stop)
         finally:
             stream.close()  # type: ignore[attr-defined]
         self._optimisers[prepared.state_name] = export_state(prepared.optimiser, self.system)
@@ -183,7 +191,7 @@ class Trainer:
                 system.before_step()
         result = prepared.gradients(batches, *seed)
         self._micro_batch = prepared.gradients.micro_batch
-        average_gradients(system.parameters())
+        average_gradients(p for p in system.parameters() if not is_shared(p))
         if any(parameter.grad is not None for parameter in system.parameters()):
             self._precision.unscale_gradients(prepared.optimiser)
         norm = gradient_norm(system.parameters())
@@ -194,7 +202,7 @@ class Trainer:
         before = self.journal.sample_weights() if watched else None
         self._update(prepared, size)
         self._after_step(result, seed)
-        self._advance(prepared, batches[-1])
+        position.advance(batches[-1]["_epoch"], batches[-1]["_position"] + 1, prepared.loader.batches_per_epoch)
         self.journal.stepped(loss, result.rows)
         if watched:
             self.journal.observe(self, prepared, result, rate=rate, norm=size, before=before)
@@ -226,9 +234,7 @@ class Trainer:
         parameters = [p for group in prepared.optimiser.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
-        limit = prepared.settings.clip_gradient
-        if limit is not None and math.isfinite(size) and size > limit:
-            torch._foreach_mul_([p.grad for p in parameters], limit / (size + 1e-6))
+        clip_gradients(parameters, size, prepared.settings.clip_gradient)
         self._precision.optimizer_step(prepared.optimiser)
 
     def _after_step(self, result: StepResult, seed: tuple[int | str, ...]) -> None:
@@ -238,14 +244,6 @@ class Trainer:
         with torch.no_grad():
             features = result.features if type(self.system).couples else gather(result.features)
             self.system.after_step(features)
-
-    def _advance(self, prepared: PreparedStage, last: dict[str, Any]) -> None:
-        position = self.position
-        position.step += 1
-        position.total += 1
-        position.epoch, position.batch = last["_epoch"], last["_position"] + 1
-        if position.batch >= prepared.loader.batches_per_epoch:
-            position.epoch, position.batch = position.epoch + 1, 0
 
     def _maybe_save(self, stopping: bool) -> None:
         every, seconds = self.settings.save_every, self.position.seconds
@@ -267,15 +265,18 @@ class Trainer:
         """
         self._saved_at = self.position.seconds
         journal = self.journal.memory()
-        if process_index() == 0:
-            prepared = self._prepared
-            states = dict(self._optimisers)
-            inside = self.position.stage < len(self._stages) and self._stages[self.position.stage] is prepared.stage
-            if inside:
-                states[prepared.state_name] = export_state(prepared.optimiser, self.system)
+        keep = process_index() == 0
+        prepared = self._prepared
+        states = dict(self._optimisers)
+        inside = self.position.stage < len(self._stages) and self._stages[self.position.stage] is prepared.stage
+        if inside:
+            states[prepared.state_name] = export_state(prepared.optimiser, self.system)
+        weights = whole_state(self.system.state_dict(), keep=keep)
+        optimisers = {name: whole_states(state, keep=keep) for name, state in states.items()}
+        if keep:
             checkpoint = Checkpoint(
-                weights=self.system.state_dict(),
-                optimisers=states,
+                weights=weights,
+                optimisers=optimisers,
                 position=self.position,
                 scaler=self._precision.state_dict(),
                 micro_batch=self._micro_batch,

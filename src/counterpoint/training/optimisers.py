@@ -9,10 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from counterpoint.sharded import is_shared, local, part_like, whole_state
 from counterpoint.system import System
 from counterpoint.training.settings import TrainingSettings
 
-__all__ = ["build_optimiser", "export_state", "freeze_all_but", "import_state", "set_learning_rate"]
+__all__ = [
+    "build_optimiser",
+    "export_state",
+    "freeze_all_but",
+    "import_state",
+    "set_learning_rate",
+    "share_state",
+    "whole_states",
+]
 
 OptimiserState = dict[str, dict[str, Any]]
 """Parameter name -> state by key; what survives a stage or a restart."""
@@ -63,9 +72,11 @@ def build_optimiser(system: System, settings: TrainingSettings) -> Optimizer:
         if twice:
             raise ValueError(f"parameter_groups() of {type(system).__name__} lists {twice[0]} twice")
         grouped.update(map(id, wanted))
-        if wanted:
-            weight_decay = group.get("weight_decay", settings.weight_decay)
-            groups.append({"params": wanted, "weight_decay": weight_decay, "scale": group.get("scale", 1.0)})
+        for shared in (False, True):  # a kernel that goes through many parameters at once takes one kind of them
+            alike = [parameter for parameter in wanted if is_shared(parameter) == shared]
+            if alike:
+                weight_decay = group.get("weight_decay", settings.weight_decay)
+                groups.append({"params": alike, "weight_decay": weight_decay, "scale": group.get("scale", 1.0)})
     missing = [
         n for n, parameter in system.named_parameters() if parameter.requires_grad and id(parameter) not in grouped
     ]
@@ -106,6 +117,7 @@ def _fusible(parameter: Tensor) -> bool:
 
     With gaps or overlaps in it, its gradient does not lie as it does.
     """
+    parameter = local(parameter)
     dense = torch.empty_like(parameter, device="meta").stride() == parameter.stride()
     return parameter.device.type in _FUSED and dense
 
@@ -142,6 +154,24 @@ def import_state(optimiser: Optimizer, module: nn.Module, state: OptimiserState)
                 for key, value in values.items()
                 if key != _GROUP_STEP
             }
+
+
+def share_state(state: OptimiserState, module: nn.Module) -> OptimiserState:
+    """The part of a whole state that belongs to this process's share of the parameters of `module`."""
+    parameters = dict(module.named_parameters())
+    return {
+        name: {
+            key: part_like(value, parameters[name]) if isinstance(value, Tensor) and name in parameters else value
+            for key, value in values.items()
+        }
+        for name, values in state.items()
+    }
+
+
+def whole_states(state: OptimiserState, *, keep: bool) -> OptimiserState:
+    """A state with whole tensors; see `sharded.whole_state`. Collective."""
+    found = {name: whole_state(values, keep=keep) for name, values in state.items()}
+    return found if keep else {}
 
 
 def _placed(value: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:

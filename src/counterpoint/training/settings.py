@@ -16,8 +16,10 @@ SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 LIMITS = ("steps", "epochs", "seconds")
 """What ends a run; giving one replaces those that a recipe gives."""
-RESUMABLE = ("workers", "log_every", "save_every", "device", "max_skip_rate")
-"""What may change when a run is continued, because the weights do not depend on it."""
+RESUMABLE = ("workers", "log_every", "save_every", "device", "max_skip_rate", "shard")
+"""What may change when a run is continued, because the weights do not depend on it (on `shard`: but for rounding)."""
+_UNSHARED = {"lars": "optimiser", "larc": "optimiser", "lamb": "optimiser", "16-mixed": "precision", True: "compile"}
+"""Values of settings that need whole weights or gradients in one place."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class TrainingSettings:
         accumulate: batches whose gradients are averaged before one optimiser step; each has its own loss.
         precision: "32-true", "bf16-mixed" or "16-mixed" (autocast, with a loss scaler for float16).
         compile: run `torch.compile` over `encode`.
+        shard: each process keeps only its share of the encoders' weights, gradients and optimiser state (FSDP2);
+            with adamw or sgd, in 32-true or bf16-mixed. Means nothing on one process.
         workers: processes that load data; the result does not depend on it.
         seed: of weights, order, views and dropout.
         log_every: steps between lines of metrics.jsonl.
@@ -75,6 +79,7 @@ class TrainingSettings:
     accumulate: int = 1
     precision: str = "32-true"
     compile: bool = False
+    shard: bool = False
     workers: int = 0
     seed: int = 0
     log_every: int = 10
@@ -104,6 +109,16 @@ class TrainingSettings:
             raise ValueError(f"betas must be in [0, 1), got {self.betas}")
         if not 0 <= self.max_skip_rate <= 1:
             raise ValueError(f"max_skip_rate must be in [0, 1], got {self.max_skip_rate!r}")
+        if self.shard:
+            self._check_shard()
+
+    def _check_shard(self) -> None:
+        unfit = [f"{name}={getattr(self, name)}" for value, name in _UNSHARED.items() if getattr(self, name) == value]
+        if unfit:
+            raise ValueError(
+                f"{unfit[0]} needs whole weights and gradients on every process: with shard=true use optimiser=adamw "
+                "or sgd, precision=32-true or bf16-mixed, and no compile"
+            )
 
     @classmethod
     def names(cls) -> list[str]:

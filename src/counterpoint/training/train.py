@@ -28,6 +28,7 @@ from counterpoint.training.loop import Trainer
 from counterpoint.training.randomness import seed_everything
 from counterpoint.training.recipe import Recipe, choose_recipe
 from counterpoint.training.settings import RESUMABLE, TrainingSettings, merge_settings
+from counterpoint.training.sharding import check_shard
 from counterpoint.training.sources import Data, check_out, describe_data, open_data
 
 __all__ = ["train"]
@@ -135,9 +136,12 @@ def _carry_out(job: _Job, path: Path, old: Run | None, *, quiet: bool) -> Run:
             _say(f"{path} is finished after {old.result()['steps']} steps: nothing to resume", quiet=quiet)
             return old
         checkpoint = _newest(old, job, quiet=quiet)
+    check_shard(job.system, job.settings)
     with _leaving_nothing_untrained(path):
         _prepare(job, path, new=old is None)
-        result = Trainer(job.system, job.rows, job.settings, path, checkpoint=checkpoint, quiet=quiet).run()
+        trainer = Trainer(job.system, job.rows, job.settings, path, checkpoint=checkpoint, quiet=quiet)
+        del checkpoint  # the whole of weights and states; the trainer has taken its share
+        result = trainer.run()
     if process_index() == 0:
         finish_run(path, job.system.state_dict(), result)
     barrier()
