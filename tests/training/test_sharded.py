@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_processes import farthest, settings
@@ -24,14 +26,17 @@ from training_toys import (
     stop_after,
 )
 
+from counterpoint.data import BadRow
 from counterpoint.distributed import process_count, process_index
 from counterpoint.encoders.base import Encoder
 from counterpoint.memory import MomentumEncoder
 from counterpoint.run import Run, list_checkpoints, load
 from counterpoint.sharded import is_shared, local
 from counterpoint.storage import read_tensors
+from counterpoint.system import Stage
 from counterpoint.training.guard import NonFiniteError
 from counterpoint.training.interrupt import Interrupted
+from counterpoint.training.loop import Trainer
 from counterpoint.training.settings import TrainingSettings
 from counterpoint.training.train import train
 from processes import run_on_processes
@@ -63,18 +68,23 @@ class Network(Encoder):
 
 
 class Sharing:
-    """Puts the network into a toy, which counts what a process holds of it."""
+    """Puts the network into a toy."""
 
     backbone: nn.Module
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.backbone = Network().to(next(super().parameters()).dtype)  # type: ignore[misc]
-        self.held: list[int] = []
 
-    def after_step(self, features: dict[str, Tensor]) -> None:
-        super().after_step(features)  # type: ignore[misc]
-        self.held.append(sum(local(parameter).numel() for parameter in self.backbone.parameters()))
+
+class BadRowViews:
+    def __init__(self, views: Any) -> None:
+        self.views = views
+
+    def __call__(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        if int(row["id"][1:]) % 9 == 0:
+            raise BadRow("a ninth row")
+        return self.views(row, rng)
 
 
 class SharedToy(Sharing, Toy):
@@ -107,8 +117,8 @@ class ReadingToy(SharedToy):
     """Its loss reads weights of the encoder, which are not all there."""
 
     def loss(self, features: dict[str, Tensor]) -> dict[str, Any]:
-        read = self.backbone.layers[0][0].weight[0] @ torch.ones(HIDDEN).double()  # type: ignore[union-attr, index]
-        return {"contrast": (features["first"] @ features["second"].T).mean() + read}
+        weight = self.backbone.get_parameter("layers.0.0.weight")
+        return {"contrast": features["first"].square().mean() + (weight @ torch.ones(HIDDEN, dtype=weight.dtype)).sum()}
 
 
 def whole_run(
@@ -133,7 +143,10 @@ def shared(**changes: Any) -> dict[str, Any]:
     return settings(**{"steps": 12, "shard": True, **changes})
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+SLOW_THREE = [2, pytest.param(3, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("processes", SLOW_THREE)
 @pytest.mark.parametrize("kind", [SharedToy, SharedQueueToy, SharedUncoupledToy, SharedStagedToy])
 def test_shared_weights_end_where_one_process_ends(tmp_path: Path, kind: type[Toy], processes: int) -> None:
     one = whole_run(kind, str(tmp_path / "one"), shared())
@@ -154,6 +167,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("kind", [SharedQueueToy, SharedUncoupledToy])
 def test_pieces_accumulation_and_clipping(tmp_path: Path, kind: type[Toy], changes: dict[str, Any]) -> None:
@@ -162,41 +176,58 @@ def test_pieces_accumulation_and_clipping(tmp_path: Path, kind: type[Toy], chang
         assert farthest(one, found) <= 1e-6
 
 
-def test_each_process_holds_its_share(tmp_path: Path) -> None:
-    found = run_on_processes(held, 3, str(tmp_path / "run"))
+class EmptySharesToy(SharedToy):
+    """Every ninth row cannot be used, so that in a batch of three rows the second process has none at times."""
+
+    def views(self) -> Any:
+        return BadRowViews(super().views())
+
+
+class EmptySharesUncoupledToy(SharedUncoupledToy):
+    def views(self) -> Any:
+        return BadRowViews(super().views())
+
+
+@pytest.mark.parametrize("kind", [EmptySharesToy, EmptySharesUncoupledToy])
+def test_a_process_without_rows_takes_part(tmp_path: Path, kind: type[Toy]) -> None:
+    changes = shared(batch=3, steps=32, max_skip_rate=0.5)
+    one = whole_run(kind, str(tmp_path / "one"), changes)
+    for found in run_on_processes(whole_run, 2, kind, str(tmp_path / "two"), changes):
+        assert farthest(one, found) <= 1e-6
+    assert len(Run(tmp_path / "two").result()["skipped"]) == 8
+
+
+@pytest.mark.parametrize("processes", SLOW_THREE)
+def test_each_process_holds_its_share(tmp_path: Path, processes: int) -> None:
+    found = run_on_processes(held, processes, str(tmp_path / "run"))
     whole = sum(parameter.numel() for parameter in Network().parameters())
     blocks = 3 * HIDDEN * (HIDDEN + 1) + DIM * (HIDDEN + 1)
-    for process, (weights, state) in enumerate(found):
-        assert whole - blocks < weights <= whole - blocks + blocks / 3 + HIDDEN
-        assert state == (2 * weights if process else state), "AdamW keeps two numbers for each weight that is held"
-    assert sum(weights for weights, _ in found) == 3 * (whole - blocks) + blocks
+    for weights, gradients, state in found:
+        assert whole - blocks < weights <= whole - blocks + blocks / processes + 4 * HIDDEN
+        assert gradients == weights
+        assert state == 2 * weights  # of AdamW
+    assert sum(weights for weights, _, _ in found) == processes * (whole - blocks) + blocks
 
 
-def held(out: str) -> tuple[int, int]:
-    """Weights of the encoder on this process, and numbers of optimiser state for them."""
-    from counterpoint.training.loop import Trainer
-
-    state = [0]
+def held(out: str) -> tuple[int, int, int]:
+    """Weights of the encoder on this process, their gradients, and the optimiser's state for them."""
+    found = []
     update = Trainer._update
 
     def counting(self: Trainer, prepared: Any, size: float) -> None:
         update(self, prepared, size)
-        own = {id(parameter) for parameter in self.system.backbone.parameters()}  # type: ignore[operator, union-attr]
-        state[0] = sum(
-            local(value).numel()
-            for parameter, values in prepared.optimiser.state.items()
-            if id(parameter) in own
-            for value in values.values()
-            if value.dim() > 0 or parameter.dim() == 0 and value is not values["step"]
-        )
+        parameters = list(self.system.get_submodule("backbone").parameters())
+        states = [prepared.optimiser.state[p][key] for p in parameters for key in ("exp_avg", "exp_avg_sq")]
+        held = (parameters, [p.grad for p in parameters if p.grad is not None], states)
+        found.append([sum(local(value).numel() for value in values) for values in held])
 
     Trainer._update = counting  # type: ignore[method-assign]
     try:
-        toy = build(SharedToy)
-        train(toy, make_rows(), out=out, overrides=shared(steps=2, optimiser="adamw"), quiet=True)
+        train(build(SharedToy), make_rows(), out=out, overrides=shared(steps=2, optimiser="adamw"), quiet=True)
     finally:
         Trainer._update = update  # type: ignore[method-assign]
-    return toy.held[-1], state[0]  # type: ignore[attr-defined]
+    weights, gradients, state = found[-1]
+    return weights, gradients, state
 
 
 def test_checkpoints_are_plain_and_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
@@ -216,7 +247,15 @@ def test_checkpoints_are_plain_and_a_run_goes_on_to_the_bit(tmp_path: Path) -> N
     assert same_end(tmp_path / "unbroken", tmp_path / "broken")
 
 
-@pytest.mark.parametrize("before, after", [((2, True), (1, False)), ((2, False), (3, True)), ((3, True), (2, True))])
+OTHERS = [
+    ((2, True), (1, False)),
+    ((2, False), (2, True)),
+    pytest.param((2, False), (3, True), marks=pytest.mark.slow),
+    pytest.param((3, True), (2, True), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), OTHERS)
 def test_a_run_goes_on_with_or_without(tmp_path: Path, before: tuple[int, bool], after: tuple[int, bool]) -> None:
     changes = shared(optimiser="adamw", learning_rate=0.01)
     one = whole_run(SharedQueueToy, str(tmp_path / "one"), {**changes, "shard": False})
@@ -256,14 +295,28 @@ def plain_afterwards(folder: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimiser": "lars"}, {"optimiser": "larc"}, {"optimiser": "lamb"}, {"precision": "16-mixed"}]
+    ("name", "value"),
+    [("optimiser", "lars"), ("optimiser", "larc"), ("optimiser", "lamb"), ("precision", "16-mixed"), ("compile", True)],
 )
-def test_what_needs_whole_weights_is_refused(changes: dict[str, Any]) -> None:
-    name = "=".join(next(iter(changes.items())))
-    with pytest.raises(ValueError, match=f"{name} needs whole weights .* optimiser=adamw or sgd"):
-        TrainingSettings(shard=True, **changes)
-    with pytest.raises(ValueError, match="compile=True"):
-        TrainingSettings(shard=True, compile=True)
+def test_what_needs_whole_weights_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value} needs whole weights .* optimiser=adamw or sgd"):
+        TrainingSettings(shard=True, **{name: value})
+
+
+class DroppingToy(SharedToy):
+    """Draws random numbers for the rows of a process."""
+
+    def encode(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {name: torch.dropout(value, 0.3, True) for name, value in super().encode(batch).items()}
+
+
+def test_dropout_in_pieces_goes_on_as_it_began(tmp_path: Path) -> None:
+    path, changes = str(tmp_path / "run"), shared(micro_batch=3)
+    run_on_processes(whole_run, 2, DroppingToy, path, changes, stop=5)
+    with pytest.raises(ValueError, match="began with shard=True .* with shard=False its pieces are others"):
+        run_on_processes(whole_run, 2, DroppingToy, path, {**changes, "shard": False}, resume=True)
+    run_on_processes(whole_run, 2, DroppingToy, path, changes, resume=True)
+    assert Run(path).finished
 
 
 def test_a_system_without_an_encoder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -273,11 +326,8 @@ def test_a_system_without_an_encoder_is_refused_before_anything_is_written(tmp_p
 
 
 class LateLarsToy(SharedStagedToy):
-    def stages(self) -> list[Any]:
-        stages = super().stages()
-        assert stages[-1].optimiser is not None
-        stages[-1].optimiser["name"] = "lars"  # type: ignore[index]
-        return stages
+    def stages(self) -> list[Stage]:
+        return [*super().stages()[:-1], Stage("late", steps=4, optimiser={"name": "lars"})]
 
 
 def test_an_optimiser_of_a_stage_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -304,7 +354,7 @@ def small_run(out: str) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    toy.backbone.stem.register_forward_pre_hook(full)  # type: ignore[union-attr]
+    toy.backbone.get_submodule("stem").register_forward_pre_hook(full)
     train(toy, make_rows(), out=out, overrides=shared(micro_batch=4), quiet=True)
 
 
@@ -313,17 +363,93 @@ def test_a_bad_share_is_named_on_every_process(tmp_path: Path) -> None:
         run_on_processes(poisoned_run, 2, str(tmp_path / "run"))
 
 
+class PoisonedToy(SharedToy):
+    """Before the third step a number in the share of the last process becomes NaN."""
+
+    def before_step(self) -> None:
+        if self.clock.step == 2 and process_index() == process_count() - 1:
+            local(self.backbone.get_parameter("layers.1.0.weight"))[0, 0] = torch.nan
+
+
 def poisoned_run(out: str) -> None:
-    """A number in the share of the last process becomes NaN."""
-    toy = build(SharedToy)
+    train(build(PoisonedToy), make_rows(), out=out, overrides=shared(), quiet=True)
 
-    def poison() -> None:
-        if toy.clock.step == 2 and process_index() == process_count() - 1:
-            local(toy.backbone.layers[1][0].weight)[0, 0] = torch.nan  # type: ignore[union-attr, index]
 
-    toy.before_step = poison  # type: ignore[method-assign]
-    type(toy).before_step = lambda self: None  # type: ignore[method-assign]
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_norm_and_precision_are_those_of_whole_weights(tmp_path: Path, precision: str) -> None:
+    changes = {"precision": precision, "clip_gradient": 0.1, "log_every": 1, "steps": 6}
+    run_on_processes(float_run, 2, str(tmp_path / "whole"), shared(**changes, shard=False))
+    run_on_processes(float_run, 2, str(tmp_path / "shares"), shared(**changes))
+    first, second = (final_weights(tmp_path / name) for name in ("whole", "shares"))
+    assert farthest(first, second) <= 1e-6
+    whole, shares = (Run(tmp_path / name).metrics() for name in ("whole", "shares"))
+    assert len(whole) == len(shares) == 6
+    for figure in ("gradient_norm", "loss"):
+        assert [line[figure] for line in shares] == pytest.approx([line[figure] for line in whole], rel=1e-5)
+    assert all(0 < line["update_ratio"] < 1 for line in shares)
+
+
+def float_run(out: str, overrides: dict[str, Any]) -> None:
+    train(build(SharedToy), make_rows(), out=out, overrides=overrides, quiet=True)
+
+
+def text_rows() -> list[dict[str, str]]:
+    words = ["cat", "dog", "tree", "sea", "house", "moon", "song"]
+    return [{"text": " ".join(words[(i * k + k) % 7] for k in range(1, 3 + i % 9))} for i in range(40)]
+
+
+def text_run(system: str, arguments: dict[str, Any], out: str, overrides: dict[str, Any]) -> dict[str, Tensor]:
+    """A system of the library in float64, without dropout."""
+    torch.set_default_dtype(torch.float64)
     try:
-        train(toy, make_rows(), out=out, overrides=shared(), quiet=True)
+        train(
+            system,
+            text_rows(),
+            out=out,
+            recipe="tiny",
+            arguments={"encoder": "bert:2x64x2", "layers": None, "dropout": 0.0, **arguments},
+            overrides=shared(**{"steps": 4, "learning_rate": 0.1, **overrides}),
+            quiet=True,
+        )
     finally:
-        del type(toy).before_step
+        torch.set_default_dtype(torch.float32)
+    return final_weights(Path(out))
+
+
+REAL: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "simcse": ("esimcse", {"queue": 0, "repetition": 0.0}, {}),
+    "moco, in pieces": (
+        "contriever",
+        {"mode": "moco"},
+        {"micro_batch": 3, "optimiser": "adamw", "learning_rate": 1e-3},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("name", REAL)
+def test_systems_of_the_library_end_where_one_process_ends(tmp_path: Path, name: str, processes: int) -> None:
+    system, arguments, overrides = REAL[name]
+    one = text_run(system, arguments, str(tmp_path / "one"), {**overrides, "micro_batch": None})
+    found = run_on_processes(text_run, processes, system, arguments, str(tmp_path / "many"), overrides)
+    assert farthest(one, found[0]) <= 1e-6
+
+
+def tiny_run(system: str, out: str, shard: bool) -> None:
+    overrides = {"steps": 2, "shard": shard, "optimiser": "sgd", "learning_rate": 0.01}
+    train(system, out=out, recipe="tiny", overrides=overrides, quiet=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["clip", "swav", "denseclip", "w2v_bert", "clip_lit", "segment"])
+def test_tiny_recipes_end_as_without_it(tmp_path: Path, system: str) -> None:
+    for name, shard in (("whole", False), ("shares", True)):
+        run_on_processes(tiny_run, 2, system, str(tmp_path / name), shard)
+    assert farthest(final_weights(tmp_path / "whole"), final_weights(tmp_path / "shares")) <= 1e-6
+
+
+@pytest.mark.slow
+def test_a_system_that_asks_blocks_for_their_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be used with XCLIP: it reads weights of an encoder outside"):
+        run_on_processes(tiny_run, 2, "x_clip", str(tmp_path / "run"), True)

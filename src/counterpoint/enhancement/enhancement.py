@@ -144,9 +144,9 @@ class Enhancement(System):
         features, backlit = self.encode_pictures(batch), batch["welllit"] == 0
         for place, network in enumerate(self.snapshots.results()):
             result = torch.zeros_like(features["image"])
-            if bool(backlit.any()):
-                images = batch["image"][backlit]
-                result[backlit] = self.judged(relight(images, network(images)))
+            # Perhaps none; with `shard` every process calls its encoders equally often.
+            images = batch["image"][backlit]
+            result[backlit] = self.judged(relight(images, network(images)))
             features[f"result{place}"] = result
         return features
 

@@ -120,7 +120,9 @@ def refuse_draws(path: Path, began_with: int) -> None:
         )
 
 
-def refuse_resuming(path: Path, checkpoint: Checkpoint, system: System, settings: TrainingSettings, rows: int) -> None:
+def refuse_resuming(
+    path: Path, checkpoint: Checkpoint, system: System, settings: TrainingSettings, rows: int, *, began_shared: bool
+) -> None:
     """Refuse to go on where this number of processes cannot give what an unbroken run gives.
 
     Args:
@@ -128,6 +130,7 @@ def refuse_resuming(path: Path, checkpoint: Checkpoint, system: System, settings
         checkpoint: where it goes on.
         system, settings: of the run.
         rows: how many there are.
+        began_shared: the run began with `shard`.
 
     Raises:
         ValueError: the stage draws random numbers for the rows of a process, or a batch has fewer rows than there are
@@ -135,6 +138,12 @@ def refuse_resuming(path: Path, checkpoint: Checkpoint, system: System, settings
     """
     if checkpoint.draws:
         refuse_draws(path, checkpoint.processes)
+        if began_shared != settings.shard and checkpoint.micro_batch is not None and process_count() > 1:
+            raise ValueError(
+                f"{path} began with shard={began_shared} and its encoder draws random numbers (dropout, masks) piece "
+                f"by piece (micro_batch={checkpoint.micro_batch}): with shard={settings.shard} its pieces are others "
+                "and it would be another run. Resume it as it began, or start a new one in another out"
+            )
     stages = system.stages()[checkpoint.position.stage :]
     own = [stage.batch or (stage.optimiser or {}).get("batch") or settings.batch for stage in stages]
     smallest = min([rows, *own])

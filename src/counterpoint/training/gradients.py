@@ -269,7 +269,7 @@ class Gradients:
     def _piece_backward(self, terms: dict[str, Term], totals: dict[str, Tensor], rows: int) -> Combined:
         if rows == 0:  # every row of this process's share was unusable: it counts as nothing
             nothing = totals[" rows"].new_zeros(())
-            if self._shared:
+            if self._shared and float(totals[" rows"]) > 0:  # else no process has a row, and none goes backwards
                 self._backward_nothing(terms)
             return Combined(nothing, dict.fromkeys(terms, nothing), None, None)
         share = totals[" rows"] / rows

@@ -260,7 +260,8 @@ def _newest(run: Run, job: _Job, *, quiet: bool) -> Checkpoint | None:
         return None
     checkpoint, folder = found
     _say(f"resuming from {folder}", quiet=quiet)
-    refuse_resuming(run.path, checkpoint, job.system, job.settings, len(job.rows))
+    began_shared = bool(run.config["training"].get("shard"))
+    refuse_resuming(run.path, checkpoint, job.system, job.settings, len(job.rows), began_shared=began_shared)
     if checkpoint.processes != process_count():
         began, now = counted(checkpoint.processes), counted(process_count())
         _say(f"the run began with {began}, goes on with {now}: the same to rounding", quiet=quiet)
