@@ -20,8 +20,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep up to 1 GiB of freed memory for the rest of the process; a second call does nothing.
 
     By default glibc gives memory back whenever the last 128 kB of its heap are free, and the system clears every
-    page when it is asked for again: up to a third of the time of a network's forward pass on a CPU. Verbs that compute
-    on a CPU call this; a module of mathematics does not.
+    page when it is asked for again, between two layers of a network for one. Verbs that compute on a CPU call this; a
+    module of mathematics does not.
 
     Returns:
         Whether the C library took it: False without glibc.

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from counterpoint.distributed import process_count
 
-__all__ = ["Shares", "is_shared", "local", "part_like", "share_out", "shareable", "whole", "whole_state"]
+__all__ = ["Shares", "is_shared", "local", "part_like", "share_out", "shareable", "whole_state"]
 
 _SMALLEST = 2**12
 """Fewer numbers than this are not worth a message of their own: the module stays whole on every process."""
@@ -51,8 +51,9 @@ def whole_state(state: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
     """
     found = {}
     for name, value in state.items():
-        if isinstance(value, Tensor) and is_shared(value):
-            value = whole(value).cpu() if keep else whole(value).to("meta")
+        if isinstance(value, DTensor):
+            gathered = whole(value)
+            value = gathered.cpu() if keep else None
         if keep:
             found[name] = value
     return found
@@ -127,10 +128,8 @@ class _Plain:
     def restore(self) -> None:
         """Take it off."""
         self.module.__class__ = self.kind
-        # Torch offers no way back: it would refuse to share the module out once more.
+        # Torch has no way back and keeps the state beside the module; without this it could not be shared out again.
         _composable_state._module_state_mapping.pop(self.module, None)
-        # torch has no way back and keeps the state beside the module; without this it could not be shared out again.
-        getattr(_composable_state, "_module_state_mapping", {}).pop(self.module, None)
         for name in self.added & vars(self.module).keys():
             delattr(self.module, name)
         for name, before in self.hooks.items():

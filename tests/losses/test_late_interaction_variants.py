@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from counterpoint.losses.late_interaction import late_interaction_similarity
 from counterpoint.losses.late_interaction_variants import select_tokens
 from token_sets import random_tokens, real_words
 
@@ -30,3 +31,13 @@ def test_selection_keeps_what_is_nearest_to_the_other_side(seed: int, ratio: flo
         kept = sorted(range(len(of_words)), key=lambda r: -of_words[r])[:count]
         assert choice.text_index[i].tolist() == kept
         assert choice.text_valid[i].tolist() == [bool(mask[i, r]) for r in kept]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 40])
+def test_of_equal_matches_only_the_first_has_a_gradient(tokens: int) -> None:
+    image = torch.ones(3, tokens, 4, requires_grad=True)
+    text = torch.ones(3, tokens, 4, requires_grad=True)
+    of_image, _ = late_interaction_similarity(image, text)
+    (gradient,) = torch.autograd.grad(of_image.sum(), text)
+    torch.testing.assert_close(gradient[:, 0], torch.full((3, 4), 3.0))  # a mean over tokens of each of 3 images
+    assert not bool(gradient[:, 1:].any())

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from training_toys import (
+    BadRowViews,
     BatchNormToy,
     QueueToy,
     StagedToy,
@@ -53,18 +54,6 @@ class BadRowsToy(QueueToy):
 
     def views(self) -> Callable[..., dict[str, Any]]:
         return BadRowViews(super().views())
-
-
-class BadRowViews:
-    def __init__(self, view: Callable[..., dict[str, Any]]) -> None:
-        self.view = view
-
-    def __call__(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        from counterpoint.data import BadRow
-
-        if row["id"] in {f"r{number:04d}" for number in range(0, 64, 9)}:
-            raise BadRow("a ninth row")
-        return self.view(row, rng)
 
 
 class TextToy(QueueToy):

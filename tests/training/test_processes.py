@@ -8,19 +8,39 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_toys import BatchNormToy, QueueToy, StagedToy, Toy, UncoupledToy, build, final_weights, make_rows
+from training_toys import (
+    BatchNormToy,
+    QueueToy,
+    StagedToy,
+    Toy,
+    UncoupledToy,
+    build,
+    final_weights,
+    make_rows,
+    stop_after,
+)
 
+from counterpoint.distributed import process_index
+from counterpoint.training.interrupt import Interrupted
 from counterpoint.training.train import train
 from processes import run_on_processes
 
 STEPS = 60
 
 
-def whole_run(kind: type[Toy], out: str, overrides: dict[str, Any], resume: bool = False) -> dict[str, Tensor]:
+def whole_run(
+    kind: type[Toy], out: str, overrides: dict[str, Any], resume: bool = False, stop: int | None = None
+) -> dict[str, Tensor]:
+    """A run in float64 to its end, or until process 0 is asked to stop while it computes step number `stop`."""
     torch.set_default_dtype(torch.float64)
     try:
         toy = build(kind, dtype="float64")
+        if stop is not None and process_index() == 0:
+            stop_after(toy, stop)
         train(toy, make_rows(), out=out, overrides=overrides, quiet=True, resume=resume)
+    except Interrupted:
+        assert stop is not None
+        return {}
     finally:
         torch.set_default_dtype(torch.float32)
     return {name: value.detach().clone() for name, value in toy.state_dict().items()}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from test_processes import farthest, settings
+from test_processes import farthest, settings, whole_run
 from torch import Tensor, nn
 from training_toys import (
     DIM,
     WIDTH,
+    BadRowViews,
     QueueToy,
     StagedToy,
     Toy,
@@ -23,10 +22,8 @@ from training_toys import (
     final_weights,
     make_rows,
     same_end,
-    stop_after,
 )
 
-from counterpoint.data import BadRow
 from counterpoint.distributed import process_count, process_index
 from counterpoint.encoders.base import Encoder
 from counterpoint.memory import MomentumEncoder
@@ -35,7 +32,6 @@ from counterpoint.sharded import is_shared, local
 from counterpoint.storage import read_tensors
 from counterpoint.system import Stage
 from counterpoint.training.guard import NonFiniteError
-from counterpoint.training.interrupt import Interrupted
 from counterpoint.training.loop import Trainer
 from counterpoint.training.settings import TrainingSettings
 from counterpoint.training.train import train
@@ -77,16 +73,6 @@ class Sharing:
         self.backbone = Network().to(next(super().parameters()).dtype)  # type: ignore[misc]
 
 
-class BadRowViews:
-    def __init__(self, views: Any) -> None:
-        self.views = views
-
-    def __call__(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        if int(row["id"][1:]) % 9 == 0:
-            raise BadRow("a ninth row")
-        return self.views(row, rng)
-
-
 class SharedToy(Sharing, Toy):
     pass
 
@@ -119,24 +105,6 @@ class ReadingToy(SharedToy):
     def loss(self, features: dict[str, Tensor]) -> dict[str, Any]:
         weight = self.backbone.get_parameter("layers.0.0.weight")
         return {"contrast": features["first"].square().mean() + (weight @ torch.ones(HIDDEN, dtype=weight.dtype)).sum()}
-
-
-def whole_run(
-    kind: type[Toy], out: str, overrides: dict[str, Any], resume: bool = False, stop: int | None = None
-) -> dict[str, Tensor]:
-    """A run in float64 to its end, or until process 0 is asked to stop while it computes step number `stop`."""
-    torch.set_default_dtype(torch.float64)
-    toy = build(kind, dtype="float64")
-    if stop is not None and process_index() == 0:
-        stop_after(toy, stop)
-    try:
-        train(toy, make_rows(), out=out, overrides=overrides, quiet=True, resume=resume)
-    except Interrupted:
-        assert stop is not None
-        return {}
-    finally:
-        torch.set_default_dtype(torch.float32)
-    return {name: value.detach().clone() for name, value in toy.state_dict().items()}
 
 
 def shared(**changes: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from counterpoint.data import BadRow
 from counterpoint.run import list_checkpoints
 from counterpoint.storage import read_tensors
 from counterpoint.system import Stage, System, Term
@@ -157,6 +158,18 @@ def states_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> b
 
 def final_weights(path: str | Path) -> dict[str, Tensor]:
     return read_tensors(Path(path) / "model.safetensors")
+
+
+class BadRowViews:
+    """A view that cannot use every ninth row."""
+
+    def __init__(self, view: Callable[..., dict[str, Any]]) -> None:
+        self.view = view
+
+    def __call__(self, row: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        if int(row["id"][1:]) % 9 == 0:
+            raise BadRow("a ninth row")
+        return self.view(row, rng)
 
 
 def build(kind: type[Toy], seed: int = 0, **options: Any) -> Toy:

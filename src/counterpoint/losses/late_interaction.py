@@ -203,7 +203,7 @@ class _MeanOfMax(torch.autograd.Function):
         with torch.autocast(image.device.type, enabled=False):
             for rows, columns in party.mine(token_tiles(image, text, party.members)):
                 scores = _similarities(image[rows], text[columns])  # (i, n1, t, n2)
-                # `max` finds the first best match in a quarter of the time of `argmax`.
+                # `max` also finds the first best match, and on a CPU much faster than `argmax`.
                 best_text, best_image = scores.max(3, keepdim=True).indices, scores.max(1, keepdim=True).indices
                 of_image = gradients[0][rows, columns][:, None] * image_weight[rows][:, :, None]  # (i, n1, t)
                 of_text = gradients[1][rows, columns][:, :, None] * text_weight[columns][None]  # (i, t, n2)

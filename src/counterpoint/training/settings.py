@@ -18,7 +18,7 @@ LIMITS = ("steps", "epochs", "seconds")
 """What ends a run; giving one replaces those that a recipe gives."""
 RESUMABLE = ("workers", "log_every", "save_every", "device", "max_skip_rate", "shard")
 """What may change when a run is continued, because the weights do not depend on it (on `shard`: but for rounding)."""
-_UNSHARED = {"lars": "optimiser", "larc": "optimiser", "lamb": "optimiser", "16-mixed": "precision", True: "compile"}
+_UNSHARED = {"optimiser": ("lars", "larc", "lamb"), "precision": ("16-mixed",), "compile": (True,)}
 """Values of settings that need whole weights or gradients in one place."""
 
 
@@ -113,7 +113,7 @@ class TrainingSettings:
             self._check_shard()
 
     def _check_shard(self) -> None:
-        unfit = [f"{name}={getattr(self, name)}" for value, name in _UNSHARED.items() if getattr(self, name) == value]
+        unfit = [f"{name}={getattr(self, name)}" for name, values in _UNSHARED.items() if getattr(self, name) in values]
         if unfit:
             raise ValueError(
                 f"{unfit[0]} needs whole weights and gradients on every process: with shard=true use optimiser=adamw "
